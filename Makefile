@@ -1,0 +1,64 @@
+# Targets document themselves: `make help`. Set-up happens on first use, in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO := workspace/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test test-fast lint types format check link bench clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/.python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11, 3.12 or 3.13 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(BIN)/.ready: $(BIN)/.python requirements.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(BIN)/.ready-dev: $(BIN)/.ready requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+setup: $(BIN)/.ready  ## Virtual environment with everything the jobs need (about 3 minutes, 6 GB)
+
+setup-dev: $(BIN)/.ready-dev
+
+demo: setup  ## Train hello-pt with two sites on real digits, then show the report (under 90 s)
+	@rm -rf $(DEMO)
+	@$(BIN)/python -m bundle run hello-pt -n 2 -w $(DEMO) --set dataset=digits --html $(DEMO)/report.html
+
+test: setup-dev  ## All tests, with FLARE processes
+	$(BIN)/python -m pytest
+
+test-fast: setup-dev  ## The tests that start no FLARE processes
+	$(BIN)/python -m pytest -m "not e2e"
+
+lint: setup-dev  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup-dev  ## mypy --strict
+	$(BIN)/mypy
+
+format: setup-dev  ## Let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint types test  ## Everything that CI runs
+
+link: setup  ## Renew the links in jobs/*/app/custom after adding or removing a file
+	$(BIN)/python -m bundle link
+
+bench: setup-dev  ## All benchmarks; results go to docs/results (hours; see benchmarks/README.md)
+	$(BIN)/python -m benchmarks.data_loading --json docs/results/data_loading.json
+	$(BIN)/python -m benchmarks.framework_time --json docs/results/framework_time.json
+	$(BIN)/python -m benchmarks.federated_vs_central --json docs/results/federated_vs_central.json
+	$(BIN)/python -m benchmarks.write_results
+
+clean:  ## Remove the virtual environment, caches and workspaces
+	rm -rf $(VENV) workspace .pytest_cache .mypy_cache .ruff_cache .hypothesis

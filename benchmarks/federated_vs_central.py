@@ -1,0 +1,106 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""CIFAR-10 with two IID sites under FLARE against central training on the union of their data.
+
+    FLARE_DATA_ROOT=... python -m benchmarks.federated_vs_central [--seeds 3] [--rounds 30] [--json FILE]
+
+Same model, same training code, same images in train, validation and test, equal epochs, both selected on validation;
+the test images are scored once, with the selected model. FLARE runs as a user runs it: real jobs in the simulator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import machine
+from benchmarks.simulate import export, server_json, simulate
+from custom.data.image_data import ImageData
+from custom.executors.trainer import EVALUATION_BATCH
+from custom.learning.device import choose_device
+from custom.learning.evaluate import evaluate
+from custom.learning.schedule import learning_rate
+from custom.learning.seed import Seed, derive
+from custom.learning.train import LocalBudget, train
+from custom.models.lenet import LeNet
+
+SETTINGS = {"batch_size": 32, "local_lr": 0.02, "lr_schedule": "cosine", "momentum": 0.9, "weight_decay": 0.0005}
+TARGET_POINTS = 1.5
+BEST = "SRV_best_FL_global_model.pt"
+
+
+def federated(seed: int, rounds: int, folder: Path) -> dict[str, float]:
+    """Test accuracy of the best global model, over all 10,000 images (5,000 a site)."""
+    settings = [f"{key}={value}" for key, value in SETTINGS.items()]
+    settings += [f"seed={seed}", f"num_rounds={rounds}", "augment=true", "on_missing=error"]
+    job = export("hello-pt", folder / f"job-{seed}", settings)
+    seconds = simulate(job, folder / f"federated-{seed}", sites=2)
+    results = server_json(folder / f"federated-{seed}", "cross_site_val/cross_val_results.json")
+    scores = [site[BEST]["test_accuracy"] for site in results.values() if BEST in site]
+    assert len(scores) == 2, f"expected the scores of two sites, got {results}"
+    return {"test_accuracy": statistics.mean(scores), "seconds": seconds}
+
+
+def central(seed: int, rounds: int) -> dict[str, float]:
+    """Test accuracy of the epoch that is best on validation."""
+    started = time.monotonic()
+    model_seed = Seed(seed).seed
+    device = choose_device()
+    model = LeNet().to(device)
+    data = ImageData(augment=True, on_missing="error").site("central", ["central"], model_seed)
+    sgd = {key: SETTINGS[key] for key in ("momentum", "weight_decay")}
+    optimizer = torch.optim.SGD(model.parameters(), lr=float(SETTINGS["local_lr"]), **sgd)  # type: ignore[arg-type]
+    budget = LocalBudget(batch_size=int(SETTINGS["batch_size"]))
+    best, best_state = -1.0, model.state_dict()
+    for epoch in range(rounds):
+        rate = learning_rate(float(SETTINGS["local_lr"]), str(SETTINGS["lr_schedule"]), epoch, rounds)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        generator = torch.Generator().manual_seed(derive(model_seed, 0, epoch))
+        train(model, budget.batches(data, device, generator), optimizer)
+        score = evaluate(model, data.batches("validation", EVALUATION_BATCH, device), "val_")["val_accuracy"]
+        if score > best:
+            best, best_state = score, copy.deepcopy(model.state_dict())
+    model.load_state_dict(best_state)
+    test = evaluate(model, data.batches("test", EVALUATION_BATCH, device), "test_")
+    return {"test_accuracy": test["test_accuracy"], "seconds": time.monotonic() - started}
+
+
+def main() -> None:
+    """Prints each run, then means and spread."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if "FLARE_DATA_ROOT" not in os.environ:
+        sys.exit("set FLARE_DATA_ROOT to the folder that holds cifar-10-batches-py")
+    runs: dict[str, list[dict[str, float]]] = {"federated": [], "central": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(args.seeds):
+            runs["federated"].append(federated(seed, args.rounds, Path(folder)))
+            runs["central"].append(central(seed, args.rounds))
+            print(f"seed {seed}", {k: v[-1] for k, v in runs.items()}, flush=True)
+    accuracy = {name: [100 * run["test_accuracy"] for run in results] for name, results in runs.items()}
+    gap = statistics.mean(accuracy["central"]) - statistics.mean(accuracy["federated"])
+    for name, values in accuracy.items():
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        print(f"{name}: {statistics.mean(values):.2f} +- {spread:.2f} % over {len(values)} seeds")
+    print(f"federated is {gap:.2f} points below central (target: at most {TARGET_POINTS})")
+    if args.json:
+        result: dict[str, Any] = {"machine": machine.describe(), "rounds": args.rounds, "settings": SETTINGS}
+        result |= {"runs": runs, "gap_points": gap, "target_points": TARGET_POINTS}
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

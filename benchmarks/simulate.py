@@ -1,0 +1,47 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Runs an exported job in FLARE's simulator and reads what the job wrote about itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def export(job: str, out: Path, settings: list[str]) -> Path:
+    """`python -m bundle export`."""
+    options = [option for setting in settings for option in ("--set", setting)]
+    subprocess.run([sys.executable, "-m", "bundle", "export", job, str(out), *options], check=True, capture_output=True)
+    return out
+
+
+def simulate(job: Path, workspace: Path, sites: int, threads: int = 0) -> float:
+    """Runs FLARE's own command from an empty folder; the wall time in seconds.
+
+    Raises:
+        RuntimeError: it failed; names the file with its output.
+    """
+    workspace.mkdir(parents=True, exist_ok=True)
+    empty = workspace.parent / f"{workspace.name}-started-in"
+    empty.mkdir()
+    threads = threads or sites
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // threads))}
+    command = [str(Path(sys.executable).parent / "nvflare"), "simulator", "-w", str(workspace)]
+    log = workspace.parent / f"{workspace.name}.log"
+    started = time.monotonic()
+    with log.open("wb") as output:
+        command += ["-n", str(sites), "-t", str(threads), str(job.absolute())]
+        code = subprocess.run(command, cwd=empty, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
+    seconds = time.monotonic() - started
+    if code.returncode != 0:
+        raise RuntimeError(f"the simulator ended with code {code.returncode}; see {log}")
+    return seconds
+
+
+def server_json(workspace: Path, name: str) -> Any:
+    """A JSON file from the server's run folder."""
+    return json.loads((workspace / "server" / "simulate_job" / name).read_text())

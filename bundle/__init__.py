@@ -1,0 +1,12 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Everything that happens around a job: run, export, link, report, data.
+
+The bundle is installed (`pip install -e .`); `custom` and `controllers` never are, and are found beside it.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if sys.path[0] != str(ROOT):  # first, so that a folder named custom where the command is typed does not hide ours
+    sys.path.insert(0, str(ROOT))

@@ -1,0 +1,125 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""What `--set key=value` can change in a job: every argument in its JSON, and every other one our classes take."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+OWN = ("custom.", "controllers.")
+UNKNOWN = object()  # no type is known: anything may be set
+
+
+@dataclass(frozen=True)
+class Component:
+    """One class with arguments in a job's JSON.
+
+    Attributes:
+        side: `server` or `client`, to tell two of one name apart.
+        scopes: the ids, tasks or names that may stand before the dot of a key.
+        path: the class.
+        arguments: the `args` object itself: what is written there changes the job.
+    """
+
+    side: str
+    scopes: tuple[str, ...]
+    path: str
+    arguments: dict[str, Any]
+
+    def keys(self, argument: str) -> set[str]:
+        """All keys that name `argument` of this component."""
+        scoped = {f"{scope}.{argument}" for scope in self.scopes}
+        return {argument} | scoped | {f"{self.side}.{key}" for key in scoped}
+
+    def shortest_key(self, argument: str) -> str:
+        """The key to show among candidates."""
+        return f"{self.scopes[0]}.{argument}"
+
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The constructor's parameters; empty if the class cannot be imported here."""
+        module_name, _, class_name = self.path.rpartition(".")
+        try:
+            signature = inspect.signature(getattr(importlib.import_module(module_name), class_name), eval_str=True)
+        except (ImportError, AttributeError, NameError, TypeError, ValueError):
+            return {}
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        return {name: parameter for name, parameter in signature.parameters.items() if parameter.kind in named}
+
+
+def components(configs: dict[Path, dict[str, Any]]) -> list[Component]:
+    """Every component of the job, nested ones included, in the order of the files."""
+    found: list[Component] = []
+    for path, config in configs.items():
+        side = path.stem.removeprefix("config_fed_")
+        for scopes, entry in _entries(config):
+            found.extend(_with_nested(side, scopes, entry))
+    return found
+
+
+def _entries(config: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    for kind in ("workflows", "components"):
+        for entry in config.get(kind, []):
+            yield (str(entry.get("id", "")),), entry
+    for binding in config.get("executors", []):
+        yield tuple(binding.get("tasks", [])), binding.get("executor", {})
+    for kind in ("task_data_filters", "task_result_filters"):
+        for binding in config.get(kind, []):
+            for entry in binding.get("filters", []):
+                yield (_module(entry), *binding.get("tasks", [])), entry
+
+
+def _module(entry: dict[str, Any]) -> str:
+    return str(entry.get("path", "")).rpartition(".")[0].rpartition(".")[2]
+
+
+def _with_nested(side: str, scopes: tuple[str, ...], entry: dict[str, Any]) -> Iterator[Component]:
+    if "path" not in entry:
+        return
+    arguments = entry.setdefault("args", {})
+    yield Component(side, scopes or (_module(entry),), str(entry["path"]), arguments)
+    for name, value in arguments.items():
+        if isinstance(value, dict) and "path" in value:
+            yield from _with_nested(side, (name, *(f"{scope}.{name}" for scope in scopes)), value)
+
+
+def accepted_types(parameter: inspect.Parameter | None) -> Any:
+    """What a parameter takes, as a tuple of types, from its annotation or else its default; UNKNOWN if neither says."""
+    if parameter is None:
+        return UNKNOWN
+    if parameter.annotation is not inspect.Parameter.empty:
+        return _flatten(parameter.annotation)
+    if parameter.default is not inspect.Parameter.empty and parameter.default is not None:
+        return (type(parameter.default),)
+    return UNKNOWN
+
+
+def _flatten(annotation: Any) -> Any:
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        parts = [_flatten(part) for part in typing.get_args(annotation)]
+        return UNKNOWN if UNKNOWN in parts else tuple(kind for part in parts for kind in part)
+    if origin is typing.Literal:
+        return tuple({type(value) for value in typing.get_args(annotation)})
+    kind = origin or annotation
+    if kind in (bool, int, float, str, list, dict, tuple, types.NoneType):
+        return (kind,)
+    json_alike = {"Sequence": (list,), "Iterable": (list,), "Mapping": (dict,)}
+    return json_alike.get(getattr(kind, "__name__", ""), UNKNOWN)
+
+
+def fits(value: Any, accepted: Any) -> bool:
+    """May JSON `value` stand for an argument of the types `accepted`? A whole number may stand for a float."""
+    if accepted is UNKNOWN:
+        return True
+    kinds = set(accepted)
+    if float in kinds:
+        kinds.add(int)
+    if tuple in kinds:
+        kinds.add(list)
+    return type(value) in kinds

@@ -1,0 +1,101 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""A plain, self-contained copy of a job: links followed, settings applied, complete or not there at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bundle import settings
+from bundle.arguments import OWN
+from bundle.initial_model import put_initial_model
+from bundle.jobs import Job, read_job
+from bundle.link import TEXT_LINK_REMEDY, is_text_link
+from custom.errors import BundleError
+
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".DS_Store", ".ipynb_checkpoints")
+
+
+def export(name_or_path: str, out: Path, assignments: Sequence[str] = ()) -> Job:
+    """Writes the job to the new folder `out` and returns it as it lies there.
+
+    Args:
+        name_or_path: a job of the bundle, or a path to any job folder.
+        out: a folder that does not exist yet, or is empty.
+        assignments: `key=value` each.
+
+    Raises:
+        BundleError: the job, its links, a setting or `out` is not as it must be. `out` is then as it was.
+    """
+    out = out.expanduser().absolute()
+    values = settings.parse(assignments)
+    job = read_job(name_or_path)
+    _check_out(out, job.folder)
+    _check_links(job.folder)
+    initial_model = values.pop(settings.INITIAL_MODEL, None)
+    settings.apply(job.configs, values)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        copy = Path(temporary) / out.name
+        shutil.copytree(job.folder, copy, ignore=LEFT_OUT)
+        _check_components(job, copy)
+        if initial_model is not None:
+            put_initial_model(job.configs, copy, initial_model)
+        if assignments:
+            _write_configs(job, copy)
+        if out.exists():
+            out.rmdir()
+        copy.rename(out)
+    return Job(out, job.meta, job.configs)
+
+
+def _check_out(out: Path, folder: Path) -> None:
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise BundleError("exists and is not empty", key=str(out), remedy="choose another folder, or remove it first")
+    if folder in out.parents:
+        raise BundleError("lies inside the job itself", key=str(out), remedy="choose a folder outside")
+
+
+def _check_links(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not path.exists():
+            raise BundleError(
+                "is a link to a file that does not exist", key=str(path), remedy="run: python -m bundle link"
+            )
+        if path.suffix == ".py" and is_text_link(path):
+            raise BundleError("is no Python", key=str(path), remedy=TEXT_LINK_REMEDY)
+
+
+def _check_components(job: Job, copy: Path) -> None:
+    """Is the file of every class of ours in the copy? FLARE would say so only when the job has started."""
+    for config_path, config in job.configs.items():
+        custom_dir = copy / config_path.parent.parent / "custom"
+        for class_path in _own_paths(config):
+            module = Path(*class_path.split(".")[:-1]).with_suffix(".py")
+            if not (custom_dir / module).is_file():
+                raise BundleError(
+                    f"there is no {module} in the job's app/custom",
+                    key=f"{config_path.name} {class_path}",
+                    remedy="is the path right? If it is: python -m bundle link",
+                )
+
+
+def _own_paths(value: Any) -> list[str]:
+    """Every `"path": "custom..."` in a JSON value."""
+    if isinstance(value, list):
+        return [path for item in value for path in _own_paths(item)]
+    if not isinstance(value, dict):
+        return []
+    path = value.get("path")
+    own = [path] if isinstance(path, str) and path.startswith(OWN) else []
+    return own + [path for item in value.values() for path in _own_paths(item)]
+
+
+def _write_configs(job: Job, copy: Path) -> None:
+    for path, config in job.configs.items():
+        (copy / path).unlink()  # it may have been a link, or read-only
+        (copy / path).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

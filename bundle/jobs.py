@@ -1,0 +1,117 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Finding a job and reading its JSON. Writes nothing."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundle import ROOT
+from custom.errors import BundleError
+
+JOBS = ROOT / "jobs"
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # nvflare.fuel.utils.validation_utils.JOB_NAME_PATTERN
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job folder as it lies on the disk.
+
+    Attributes:
+        folder: the absolute path of the job.
+        meta: the content of meta.json.
+        configs: the content of each config_fed_*.json, by its path relative to `folder`.
+    """
+
+    folder: Path
+    meta: dict[str, Any]
+    configs: dict[Path, dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """The name in meta.json, which FLARE shows in its lists."""
+        return str(self.meta["name"])
+
+    @property
+    def min_clients(self) -> int:
+        """The smallest federation that FLARE would start the job with."""
+        value = self.meta.get("min_clients", 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise BundleError(key=f"{self.folder / 'meta.json'} min_clients", expected="1 or more sites", got=repr(value))
+        return value
+
+    @property
+    def workflows(self) -> list[dict[str, Any]]:
+        """The server's workflows, in order."""
+        return [flow for config in self.configs.values() for flow in config.get("workflows", [])]
+
+
+def find_job(name_or_path: str) -> Path:
+    """The folder of a job of this bundle, by name, or of any other job, by path.
+
+    Raises:
+        BundleError: there is no such job; the message lists those there are.
+    """
+    path = Path(name_or_path).expanduser()
+    if "/" not in name_or_path and (JOBS / name_or_path / "meta.json").is_file():
+        return JOBS / name_or_path
+    if (path / "meta.json").is_file():
+        return path.resolve()
+    if path.is_dir():
+        raise BundleError(
+            "there is no meta.json", key=str(path), remedy="a job folder holds meta.json and app/config/*.json"
+        )
+    names = sorted(job.name for job in JOBS.glob("*") if (job / "meta.json").is_file())
+    close = difflib.get_close_matches(name_or_path, names, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"the jobs here are {', '.join(names) or '(none)'}"
+    raise BundleError("no such job", key=name_or_path, remedy=f"{hint} A path to a job folder is fine too")
+
+
+def read_job(name_or_path: str) -> Job:
+    """The job with its JSON, after the checks that need no FLARE.
+
+    Raises:
+        BundleError: the job does not exist, a file is not JSON, or FLARE would refuse a name.
+    """
+    folder = find_job(name_or_path)
+    meta = read_json(folder / "meta.json")
+    check_name(meta.get("name"), f"{folder / 'meta.json'} name")
+    for app in meta.get("deploy_map", {}):
+        check_name(app, f"{folder / 'meta.json'} deploy_map")
+    paths = sorted(folder.glob("*/config/config_fed_*.json"))
+    if not paths:
+        raise BundleError("no app/config/config_fed_server.json or config_fed_client.json", key=str(folder))
+    return Job(folder, meta, {path.relative_to(folder): read_json(path) for path in paths})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object.
+
+    Raises:
+        BundleError: the file cannot be read, or is not a JSON object; the message has the line.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"cannot be read ({error.strerror})", key=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise BundleError("is not text", key=str(path)) from error
+    except json.JSONDecodeError as error:
+        raise BundleError(f"line {error.lineno} is not JSON ({error.msg})", key=str(path)) from error
+    if not isinstance(value, dict):
+        raise BundleError(key=str(path), expected="a JSON object", got=type(value).__name__)
+    return value
+
+
+def check_name(name: object, where: str) -> None:
+    """Raises BundleError for a name that FLARE refuses, such as one with a slash."""
+    if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
+        raise BundleError(
+            key=where,
+            expected="a name of letters, digits, '.', '_' and '-' that begins with a letter or digit",
+            got=repr(name),
+        )

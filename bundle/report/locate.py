@@ -1,0 +1,113 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Where the server's run folder of a job lies: in a simulator workspace, a kit, FLARE's job store or a download."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.events import FILE_NAME
+from custom.errors import BundleError
+
+SIMULATED = "simulate_job"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One job's run at the server.
+
+    Attributes:
+        job_id: FLARE's id of the job.
+        folder: the server's run folder, with progress.jsonl and app_server; empty path if `archive` is set.
+        sites_root: the folder that holds a folder a site, if they are on this machine.
+        archive: the zip in FLARE's job store that a server moves the run folder into when the job has ended.
+    """
+
+    job_id: str
+    folder: Path
+    sites_root: Path | None = None
+    archive: Path | None = None
+
+    def modified(self) -> float:
+        """Unix seconds of the last sign of life."""
+        places = (self.archive, self.folder / FILE_NAME, self.folder)
+        return max((path.stat().st_mtime for path in places if path and path.exists()), default=0.0)
+
+
+def find_run(path: Path, job_id: str = "") -> Run:
+    """The newest run under `path`, or the one with `job_id`.
+
+    Raises:
+        BundleError: nothing of that kind is there; the message says what was looked for.
+    """
+    path = path.expanduser()
+    if not path.is_dir():
+        raise BundleError("no such folder", key=str(path), remedy="give a simulator workspace, a kit or a downloaded job")
+    runs = sorted({run.job_id: run for run in _runs(path.resolve())}.values(), key=Run.modified)
+    if job_id:
+        matches = [run for run in runs if run.job_id == job_id]
+        if not matches:
+            ids = ", ".join(run.job_id for run in runs) or "none"
+            raise BundleError("no such job", key=f"--job {job_id}", remedy=f"the jobs under {path} are: {ids}")
+        return matches[-1]
+    if not runs:
+        raise BundleError(
+            "there is no job here",
+            key=str(path),
+            remedy="looked for server/simulate_job (simulator), <server kit>/<job id> and the job store of a kit or POC, "
+            "workspace/ (nvflare job download), and progress.jsonl",
+        )
+    return runs[-1]
+
+
+def _runs(path: Path) -> Iterator[Run]:
+    if _is_run(path):
+        yield _run_at(path)
+        return
+    if (path / "server").is_dir() and ((path / "simulator.log").is_file() or _is_run(path / "server" / SIMULATED)):
+        yield Run(SIMULATED, path / "server" / SIMULATED, path)
+    for download in (path, *_folders(path)):
+        if _is_run(download / "workspace"):
+            yield Run(download.name, download / "workspace", download / "workspace")
+    kits = {file.parent.parent for depth in range(4) for file in path.glob("*/" * depth + "startup/fed_server.json")}
+    for store in [path, path / "jobs-storage", *(store for kit in kits for store in _job_store(kit))]:
+        yield from _archived(store, kits)
+    for kit in sorted(kits | {path, path / "server"}):
+        yield from (Run(folder.name, folder, kit.parent) for folder in _folders(kit) if _is_run(folder))
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / FILE_NAME).is_file() or (folder / "app_server").is_dir()
+
+
+def _run_at(folder: Path) -> Run:
+    if folder.name == "workspace":
+        return Run(folder.parent.name, folder, folder)
+    return Run(folder.name, folder, folder.parent.parent)
+
+
+def _folders(path: Path) -> list[Path]:
+    return [child for child in path.iterdir() if child.is_dir()] if path.is_dir() else []
+
+
+def _job_store(kit: Path) -> list[Path]:
+    """The folder in which the server of `kit` keeps finished jobs."""
+    for name in ("resources.json", "resources.json.default"):
+        try:
+            resources = json.loads((kit / "local" / name).read_text(encoding="utf-8"))
+            managers = [entry for entry in resources["components"] if entry.get("id") == "job_manager"]
+            return [Path(manager["args"]["uri_root"]) for manager in managers]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return []
+
+
+def _archived(store: Path, kits: set[Path]) -> Iterator[Run]:
+    sites_root = next((kit.parent for kit in sorted(kits)), None)
+    for folder in _folders(store):
+        archive = folder / "workspace"
+        if (folder / "meta").is_file() and archive.is_file() and zipfile.is_zipfile(archive):
+            yield Run(folder.name, Path(), sites_root, archive)

@@ -1,0 +1,99 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Scores the last global model, which no training round does, and makes it the best one if it is.
+
+In FLARE a site scores the model it receives, so the model of the last round has no score and can never be `best`. This
+workflow, after ScatterAndGather, asks the sites for its score on their validation splits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nvflare.apis.dxo import MetaKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.impl.controller import Controller
+from nvflare.apis.signal import Signal
+from nvflare.app_common.abstract.model import ModelLearnable, model_learnable_to_dxo
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+from nvflare.app_common.widgets.intime_model_selector import IntimeModelSelector
+
+from controllers.collect import Replies, collect
+from custom import progress
+from custom.keys import SPLIT
+from custom.widgets.progress_log import weighted_mean
+
+
+class ClosingValidation(Controller):
+    """Runs once, after the training rounds.
+
+    Args:
+        task_name: the task that the sites' Validator is bound to.
+        timeout_s: seconds to wait for the sites; the score is the mean over those that answered.
+        selector_id: the IntimeModelSelector whose best score is to be beaten.
+    """
+
+    def __init__(
+        self,
+        task_name: str = AppConstants.TASK_VALIDATION,
+        timeout_s: int = 600,
+        selector_id: str = "model_selector",
+    ) -> None:
+        super().__init__(task_check_period=0.05)
+        self.task_name, self.timeout_s, self.selector_id = task_name, timeout_s, selector_id
+
+    def start_controller(self, fl_ctx: FLContext) -> None:
+        """There must be something to score, and something to compare with."""
+        if not isinstance(fl_ctx.get_prop(AppConstants.GLOBAL_MODEL), ModelLearnable):
+            self.system_panic("closing_validation: no global model yet; put this workflow after training", fl_ctx)
+        elif not isinstance(self._engine.get_component(self.selector_id), IntimeModelSelector):
+            self.system_panic(f"closing_validation: {self.selector_id} is no IntimeModelSelector of this job", fl_ctx)
+
+    def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        """Asks all sites, then writes the score down."""
+        task_data = model_learnable_to_dxo(fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)).to_shareable()
+        task_data.set_header(SPLIT, "validation")
+        replies = collect(self, self.task_name, task_data, fl_ctx, abort_signal, timeout_s=self.timeout_s)
+        if abort_signal.triggered:
+            return
+        if not replies.results:
+            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(replies.errors.items()))
+            self.log_error(fl_ctx, f"closing validation: no site could score the last model ({reasons})")
+            return
+        self._report(replies, fl_ctx)
+
+    def stop_controller(self, fl_ctx: FLContext) -> None:
+        """Nothing to stop."""
+
+    def process_result_of_unknown_task(self, *args: object) -> None:
+        """A reply that comes too late is dropped."""
+
+    def _report(self, replies: Replies, fl_ctx: FLContext) -> None:
+        metrics = {site: dict(dxo.data) for site, dxo in sorted(replies.results.items())}
+        samples = {s: dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 0) for s, dxo in replies.results.items()}
+        score = weighted_mean(metrics, samples)
+        round_number = fl_ctx.get_prop(AppConstants.CURRENT_ROUND, -1) + 1
+        run_dir = Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id()))
+        progress.append(run_dir, "validation", round=round_number, sites=metrics, samples=samples)
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in sorted(score.items()))
+        self.log_info(fl_ctx, f"closing validation after round {round_number}  {shown}  {len(metrics)} sites")
+        self._select(score, round_number, fl_ctx)
+
+    def _select(self, score: dict[str, float], round_number: int, fl_ctx: FLContext) -> None:
+        selector: IntimeModelSelector = self._engine.get_component(self.selector_id)
+        value = score.get(selector.key_metric)
+        if value is None:
+            self.log_error(fl_ctx, f"closing validation: sites report no {selector.key_metric}")
+            return
+        if (-value if selector.negate_key_metric else value) <= selector.best_val_metric:
+            return
+        selection = {
+            "source": type(self).__name__,
+            "metric_source": self.task_name,
+            "key_metric": {"name": selector.key_metric, "mode": "min" if selector.negate_key_metric else "max"},
+            "best_round": round_number,
+            "best_metrics": {selector.key_metric: value},
+        }
+        fl_ctx.set_prop(AppConstants.VALIDATION_RESULT, value, private=True, sticky=False)
+        fl_ctx.set_prop(AppConstants.METRICS_SELECTION_INFO, selection, private=True, sticky=False)
+        self.fire_event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, fl_ctx)

@@ -1,0 +1,82 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""One broadcast, all replies: what the workflows of this bundle that ask the sites something have in common."""
+
+from __future__ import annotations
+
+import threading
+
+from nvflare.apis.controller_spec import ClientTask, Task
+from nvflare.apis.dxo import DXO, from_shareable
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.impl.controller import Controller
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable
+from nvflare.apis.signal import Signal
+
+
+class Replies:
+    """The replies to one broadcast, in the order of their arrival.
+
+    Attributes:
+        results: reply of each site that answered.
+        errors: reason for each site that could not.
+    """
+
+    def __init__(self) -> None:
+        self.results: dict[str, DXO] = {}
+        self.errors: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def receive(self, client_task: ClientTask, fl_ctx: FLContext) -> None:
+        """FLARE's callback for one reply."""
+        site, reply = client_task.client.name, client_task.result
+        client_task.result = None
+        code = reply.get_return_code(default=ReturnCode.OK)
+        with self._lock:
+            if code != ReturnCode.OK:
+                self.errors[site] = str(reply.get_header(ReservedHeaderKey.ERROR) or code)
+                return
+            try:
+                self.results[site] = from_shareable(reply)
+            except ValueError as error:
+                self.errors[site] = f"not a DXO: {error}"
+
+
+def collect(
+    controller: Controller,
+    task_name: str,
+    data: Shareable,
+    fl_ctx: FLContext,
+    abort_signal: Signal,
+    *,
+    timeout_s: int,
+    min_responses: int = 0,
+    wait_after_min_s: int = 0,
+) -> Replies:
+    """Sends `data` to all sites and waits for their replies.
+
+    Args:
+        controller: the running workflow.
+        task_name: the task the sites' executors are bound to.
+        data: the same message for all; its arrays are not copied.
+        fl_ctx: of the running workflow.
+        abort_signal: of the running workflow.
+        timeout_s: give up on the sites that have not answered by then; above 0, so that nothing waits for ever.
+        min_responses: 0 waits for all sites; else go on `wait_after_min_s` seconds after so many.
+        wait_after_min_s: see `min_responses`.
+    """
+    replies = Replies()
+    sites = [client.name for client in controller._engine.get_clients()]
+    task = Task(name=task_name, data=data, timeout=timeout_s, result_received_cb=replies.receive)
+    controller.broadcast_and_wait(
+        task=task,
+        fl_ctx=fl_ctx,
+        targets=sites,
+        min_responses=min_responses or len(sites),
+        wait_time_after_min_received=wait_after_min_s,
+        abort_signal=abort_signal,
+    )
+    for site in sites:
+        if site not in replies.results and site not in replies.errors:
+            replies.errors[site] = f"no reply to {task_name} within {timeout_s} s"
+    return replies

@@ -1,0 +1,154 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""FedAvg's weighted mean of the sites' updates (McMahan et al., 2017, https://arxiv.org/abs/1602.05629, algorithm 1).
+
+Sums run in float64 and in site-name order, so the result does not depend on which site answers first. That is why
+all updates of a round are held until the round ends: number of sites x size of the model in memory, where FLARE's
+InTimeAccumulateWeightedAggregator keeps one running sum, whose last digits change with the order of arrival.
+
+It does not look for bad values: `custom.filters.check_update.CheckUpdate` has done that before.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.fl_constant import ReservedKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.app_common.abstract.aggregator import Aggregator
+from nvflare.app_common.aggregators.weighted_aggregation_helper import AggregationStatsKey, compute_key_match_stats
+from nvflare.app_common.app_constant import AppConstants
+
+from custom.checks.update import Origin, Tensors, UpdateRejected, check_round, check_weight, shown
+from custom.errors import BundleError
+
+
+class _Update(NamedTuple):
+    weight: float
+    diff: Tensors
+    metrics: dict[str, Any]
+
+
+def weighted_mean(updates: Iterable[tuple[float, Tensors]]) -> dict[str, NDArray[Any]]:
+    """sum(weight * diff) / sum(weight), tensor by tensor over those that have it, in the order given.
+
+    Args:
+        updates: pairs of a weight > 0 and tensors; the tensors of one name have one shape and dtype.
+
+    Returns:
+        The mean of each tensor that occurs, in its own dtype; sums are float64.
+    """
+    totals: dict[str, NDArray[np.float64]] = {}
+    weights: dict[str, float] = {}
+    dtypes: dict[str, Any] = {}
+    for weight, diff in updates:
+        for key, value in diff.items():
+            term = np.asarray(np.multiply(value, weight, dtype=np.float64))
+            if key in totals:
+                totals[key] += term
+            else:
+                totals[key], dtypes[key] = term, value.dtype
+            weights[key] = weights.get(key, 0.0) + weight
+    return {key: (total / weights[key]).astype(dtypes[key]) for key, total in totals.items()}
+
+
+class WeightedAggregator(Aggregator):
+    """Averages WEIGHT_DIFFs by number of samples (NUM_STEPS_CURRENT_ROUND), and the sites' metrics with them.
+
+    Args:
+        min_contributions: the job ends if a round has fewer accepted updates, empty ones (weight 0) included.
+    """
+
+    def __init__(self, min_contributions: int = 1) -> None:
+        super().__init__()
+        if isinstance(min_contributions, bool) or not isinstance(min_contributions, int) or min_contributions < 1:
+            key, expected = "WeightedAggregator min_contributions", "a whole number of at least 1"
+            raise BundleError(key=key, expected=expected, got=repr(min_contributions))
+        self.min_contributions = min_contributions
+        self._lock = threading.Lock()  # late results are accepted while the workflow's thread aggregates
+        self._updates: dict[str, _Update] = {}
+
+    def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
+        """Keeps one site's update for `aggregate`; False, and one line in the log, if it cannot be used."""
+        site = shareable.get_peer_prop(ReservedKey.IDENTITY_NAME, None)
+        if site is None:
+            peer = fl_ctx.get_peer_context()
+            site = peer.get_identity_name() if peer else "?"
+        try:
+            self._store(site, shareable, fl_ctx)
+        except UpdateRejected as error:
+            self.log_error(fl_ctx, f"update not aggregated ({error.reason}): {error}")
+            return False
+        return True
+
+    def _store(self, site: str, shareable: Shareable, fl_ctx: FLContext) -> None:
+        current_round = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
+        origin = Origin(site, current_round + 1)
+        try:
+            dxo = from_shareable(shareable)
+        except ValueError as error:
+            raise UpdateRejected("kind", origin, str(error)) from None
+        if dxo.data_kind != DataKind.WEIGHT_DIFF:
+            raise UpdateRejected("kind", origin, expected=DataKind.WEIGHT_DIFF.value, got=shown(dxo.data_kind))
+        check_round(shareable.get_cookie(AppConstants.CONTRIBUTION_ROUND), current_round, origin)
+        weight = check_weight(dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND), origin, max_weight=math.inf)
+        metrics = dxo.get_meta_prop(MetaKey.INITIAL_METRICS)
+        with self._lock:
+            if site in self._updates:
+                raise UpdateRejected("duplicate", origin, "this site's update of this round was accepted before")
+            self._updates[site] = _Update(weight, dxo.data, metrics if isinstance(metrics, dict) else {})
+
+    def aggregate(self, fl_ctx: FLContext) -> Shareable:
+        """The weighted mean as a WEIGHT_DIFF; an empty one, which changes nothing, if nobody had data to train on."""
+        with self._lock:
+            accepted = dict(sorted(self._updates.items()))
+            self._updates = {}
+        contributions = {site: update for site, update in accepted.items() if update.weight > 0}
+        self._publish_stats(contributions, fl_ctx)
+        if len(accepted) < self.min_contributions:
+            self.system_panic(self._too_few(list(accepted), fl_ctx), fl_ctx)
+            return DXO(DataKind.WEIGHT_DIFF, data={}).to_shareable()
+        if not contributions:
+            self.log_warning(fl_ctx, "no site had anything to contribute; the global model stays as it is")
+        diff = weighted_mean((update.weight, update.diff) for update in contributions.values())
+        return DXO(DataKind.WEIGHT_DIFF, data=diff, meta=_meta(contributions)).to_shareable()
+
+    def reset(self, fl_ctx: FLContext) -> None:
+        with self._lock:
+            self._updates = {}
+
+    def _publish_stats(self, contributions: dict[str, _Update], fl_ctx: FLContext) -> None:
+        # In every round, whatever happens: ScatterAndGather keeps one context, and old stats would be read again.
+        stats = compute_key_match_stats({site: update.diff.keys() for site, update in contributions.items()})
+        stats[AggregationStatsKey.ROUND] = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
+        fl_ctx.set_prop(AppConstants.AGGREGATION_STATS, stats, private=True, sticky=False)
+
+    def _too_few(self, sites: list[str], fl_ctx: FLContext) -> str:
+        current_round = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
+        saved = "No round was completed, so no trained model was saved."
+        if current_round > fl_ctx.get_prop(AppConstants.START_ROUND, 0):
+            saved = "The last good model stays saved in the server's run folder."
+        return (
+            f"round {current_round + 1}: {len(sites)} usable update(s) ({', '.join(sites) or 'none'}), but "
+            f"min_contributions is {self.min_contributions}, so the job ends here. {saved} The log's lines with "
+            "'update refused' or 'failed' say what was wrong with the other sites."
+        )
+
+
+def _meta(contributions: dict[str, _Update]) -> dict[str, Any]:
+    """Total weight and mean metrics, as plain floats: FLARE's persistor writes them into the checkpoint."""
+    numbers = [
+        (weight, {name: np.asarray(value, np.float64) for name, value in metrics.items() if isinstance(value, Real)})
+        for weight, _, metrics in contributions.values()
+    ]
+    meta: dict[str, Any] = {MetaKey.NUM_STEPS_CURRENT_ROUND: sum(weight for weight, _ in numbers)}
+    if mean_metrics := {name: float(value) for name, value in weighted_mean(numbers).items()}:
+        meta[MetaKey.INITIAL_METRICS] = mean_metrics
+    return meta

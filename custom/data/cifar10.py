@@ -1,0 +1,148 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""CIFAR-10 (Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html) from its original batch files.
+
+torchvision knows their names and checksums; its Dataset is not used, since it holds all images and decodes them one by
+one. Getting the files is `custom.data.download`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from custom.errors import BundleError
+
+FOLDER = "cifar-10-batches-py"
+PIXELS = 3 * 32 * 32
+ARRAY_NAMES = {  # what a pickled array asks for, and what it gets
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+@dataclass(frozen=True)
+class BatchFiles:
+    """Names and md5 sums of the batch files, in order, and the archive they come in."""
+
+    train: tuple[tuple[str, str], ...]
+    test: tuple[tuple[str, str], ...]
+    url: str
+    archive_md5: str
+
+
+def official_files() -> BatchFiles:
+    """The files that torchvision knows."""
+    from torchvision.datasets import CIFAR10  # here, as it costs a second and 160 MB that the digits do not need
+
+    return BatchFiles(
+        train=tuple((name, md5) for name, md5 in CIFAR10.train_list),
+        test=tuple((name, md5) for name, md5 in CIFAR10.test_list),
+        url=CIFAR10.url,
+        archive_md5=CIFAR10.tgz_md5,
+    )
+
+
+class Cifar10:
+    """A checked folder of batch files; see `custom.data.image_source.ImageSource`. Keeps no images.
+
+    Args:
+        folder: holds the batch files.
+        files: what they are called and which md5 sums they have.
+
+    Raises:
+        BundleError: a file is missing, truncated or corrupt.
+    """
+
+    name = "CIFAR-10"
+    embedded = False
+    num_classes = 10
+    mean = (0.4914, 0.4822, 0.4465)
+    std = (0.2470, 0.2435, 0.2616)
+    mirrored = True
+
+    def __init__(self, folder: Path, files: BatchFiles) -> None:
+        check_folder(folder, files)
+        self._paths = {
+            "train": [folder / name for name, _ in files.train],
+            "test": [folder / name for name, _ in files.test],
+        }
+
+    def labels(self, split: str) -> NDArray[np.int64]:
+        """All labels of `split`, of shape (samples,)."""
+        return np.concatenate([read_batch(path)[1] for path in self._paths[split]])
+
+    def images(self, split: str, rows: NDArray[np.int64]) -> torch.Tensor:
+        """The images at the ascending `rows` of `split`, one file in memory at a time: uint8 (len(rows), 3, 32, 32)."""
+        kept = np.empty((len(rows), PIXELS), dtype=np.uint8)
+        first = 0
+        for path in self._paths[split]:
+            pixels = read_batch(path)[0]
+            begin, end = np.searchsorted(rows, (first, first + len(pixels)))
+            # "clip" writes straight into `out`, where the default would fill a buffer first.
+            np.take(pixels, rows[begin:end] - first, axis=0, out=kept[begin:end], mode="clip")
+            first += len(pixels)
+            del pixels  # before the next file is read
+        return torch.from_numpy(kept).view(-1, 3, 32, 32)
+
+
+def check_folder(folder: Path, files: BatchFiles) -> None:
+    """Compares every file with its md5 sum.
+
+    Raises:
+        BundleError: names the first file that is missing, truncated or corrupt.
+    """
+    from torchvision.datasets.utils import calculate_md5
+
+    for name, expected in (*files.train, *files.test):
+        path = folder / name
+        try:
+            got = f"{calculate_md5(path)} ({path.stat().st_size:,} bytes)"
+        except OSError as error:
+            got = error.strerror or str(error)
+        if not got.startswith(expected):
+            raise _damaged(path, f"md5 {expected}", got)
+
+
+def read_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Pixels of shape (samples, 3072) and labels of shape (samples,) of one batch file.
+
+    Raises:
+        BundleError: the file is not a batch of CIFAR-10, or asks for anything but arrays.
+    """
+    try:
+        with path.open("rb") as file:
+            batch = _ArrayUnpickler(file, encoding="bytes").load()  # "bytes" avoids three copies of the pixels
+        pixels, labels = batch[b"data"], np.asarray(batch[b"labels"], dtype=np.int64)
+        fits = pixels.dtype == np.uint8 and pixels.shape == (len(labels), PIXELS) and labels.ndim == 1
+        if not fits or labels.min() < 0 or labels.max() >= Cifar10.num_classes:
+            raise ValueError(f"{pixels.dtype} of shape {pixels.shape} and {len(labels)} labels")
+    except Exception as error:  # a damaged pickle can raise anything
+        raise _damaged(path, f"a batch of {PIXELS}-byte images and labels 0-9", f"{error!r}") from error
+    return pixels, labels
+
+
+def _damaged(path: Path, expected: str, got: str) -> BundleError:
+    return BundleError(
+        "missing, truncated or corrupt",
+        key=str(path),
+        expected=expected,
+        got=got,
+        remedy=f"delete {path.parent} to have it downloaded again, or point dataset_path at a good copy",
+    )
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds dicts, lists, bytes, numbers and numpy arrays; refuses everything else, such as `os.system`."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """One of the three names that a pickled array needs."""
+        if (module, name) not in ARRAY_NAMES:
+            raise pickle.UnpicklingError(f"refused to load {module}.{name}")
+        return ARRAY_NAMES[module, name]

@@ -1,0 +1,159 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""The component with the id `data` of the image jobs: which images, and how they are split over the sites."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from custom.data.cifar10 import FOLDER, Cifar10, official_files
+from custom.data.digits import Digits
+from custom.data.download import Unavailable, download
+from custom.data.image_batches import ImageSiteData, Pool
+from custom.data.image_source import ImageSource
+from custom.data.partition import Fractions, Indices, dirichlet_fractions, iid_fractions, k_classes_fractions, share_out
+from custom.errors import BundleError
+from custom.learning.seed import derive
+
+MIN_TRAIN, MIN_TEST = 10, 2  # at every site; 10 is the least of which a tenth can be set aside
+
+logger = logging.getLogger(__name__)
+
+
+class ImageData:
+    """Images of 3 x 32 x 32 pixels in 10 classes; see `custom.data.site_data.DataComponent`.
+
+    Args:
+        dataset: `cifar10`, or `digits`, which needs no download.
+        dataset_path: the folder that holds, or is to hold, `cifar-10-batches-py`. FLARE_DATA_ROOT overrides it.
+        on_missing: when CIFAR-10 is not to be had, take the `embedded` digits with a warning, or make it an `error`.
+        partition: `iid`, `dirichlet`, `k_classes`, or `none` for a site that holds data of its own.
+        alpha: of `dirichlet`; the smaller, the more the sites differ.
+        classes_per_site: of `k_classes`.
+        validation_fraction: of a site's training samples, in (0, 1).
+        augment: crop (and mirror, for CIFAR-10) the training images at random.
+
+    Raises:
+        BundleError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        dataset: str = "cifar10",
+        dataset_path: str = "~/.cache/flare-bundle",
+        on_missing: str = "embedded",
+        partition: str = "iid",
+        alpha: float = 0.5,
+        classes_per_site: int = 2,
+        validation_fraction: float = 0.1,
+        augment: bool = False,
+    ) -> None:
+        _check_choice("dataset", dataset, ("cifar10", "digits"))
+        _check_choice("on_missing", on_missing, ("embedded", "error"))
+        _check_choice("partition", partition, ("iid", "dirichlet", "k_classes", "none"))
+        _check_choice("augment", augment, (False, True))
+        _check(isinstance(dataset_path, str) and dataset_path, "dataset_path", "the path of a folder", dataset_path)
+        _check(_is_number(alpha) and alpha > 0, "alpha", "a finite number above 0", alpha)
+        integer = type(classes_per_site) is int and 1 <= classes_per_site <= 10
+        _check(integer, "classes_per_site", "an integer from 1 to 10", classes_per_site)
+        inside = _is_number(validation_fraction) and 0 < validation_fraction < 1
+        _check(inside, "validation_fraction", "a number between 0 and 1", validation_fraction)
+        self.dataset, self.dataset_path, self.on_missing, self.partition = dataset, dataset_path, on_missing, partition
+        self.alpha, self.classes_per_site = alpha, classes_per_site
+        self.validation_fraction, self.augment = validation_fraction, augment
+
+    def site(self, name: str, roster: Sequence[str], seed: int) -> ImageSiteData:
+        """The share of site `name` among the sites of `roster`, in any order, drawn with `seed`.
+
+        Raises:
+            BundleError: the site is not in the roster, has too few samples, or the data are not to be had.
+        """
+        names = sorted(set(roster))
+        if self.partition != "none" and name not in names:
+            raise BundleError(
+                "this site has no share in the partition",
+                site=name,
+                key="roster",
+                expected=f"one of {', '.join(names) or 'no sites'}",
+                got=name,
+                remedy="add the site to the job, or set partition to none if it holds its own data",
+            )
+        source = self._source()
+        labels = {split: source.labels(split) for split in ("train", "test")}
+        held = self._held(name, names, seed, labels, source.num_classes)
+        pools = {
+            split: Pool(source.images(split, rows), torch.from_numpy(labels[split][rows]))
+            for split, rows in held.items()
+        }
+        train, validation = self._split_validation(name, len(held["train"]), seed)
+        test = torch.arange(len(held["test"]))
+        rows = {"train": ("train", train), "validation": ("train", validation), "test": ("test", test)}
+        return ImageSiteData(source, pools, rows, self.augment)
+
+    def _source(self) -> ImageSource:
+        """CIFAR-10 or digits. Files that are there and damaged are an error, whatever `on_missing` says."""
+        if self.dataset == "digits":
+            return Digits()
+        root = Path(os.environ.get("FLARE_DATA_ROOT") or self.dataset_path).expanduser().absolute()
+        files = official_files()
+        try:
+            return Cifar10(download(root, files), files)
+        except Unavailable as error:
+            if self.on_missing == "error":
+                raise
+            logger.warning("TRAINING ON THE EMBEDDED %s, NOT ON %s. %s", Digits.name, FOLDER, error)
+            return Digits()
+
+    def _held(
+        self, name: str, roster: list[str], seed: int, labels: dict[str, NDArray[np.int64]], num_classes: int
+    ) -> dict[str, Indices]:
+        """The site's rows of each official split."""
+        if self.partition == "none":
+            return {split: np.arange(len(all_labels)) for split, all_labels in labels.items()}
+        sites = len(roster)
+        draws: dict[str, Callable[[int], Fractions]] = {
+            "iid": lambda _: iid_fractions(sites, num_classes),
+            "dirichlet": partial(dirichlet_fractions, sites, num_classes, self.alpha),
+            "k_classes": partial(k_classes_fractions, sites, num_classes, self.classes_per_site),
+        }
+        shares = share_out((labels["train"], labels["test"]), (MIN_TRAIN, MIN_TEST), draws[self.partition], seed)
+        place = roster.index(name)
+        return {"train": shares[0][place], "test": shares[1][place]}
+
+    def _split_validation(self, name: str, num_samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Row numbers of the training and of the validation samples, each ascending."""
+        num_validation = round(num_samples * self.validation_fraction)
+        if not 0 < num_validation < num_samples:
+            raise BundleError(
+                "training and validation both need a sample",
+                site=name,
+                key="validation_fraction",
+                expected=f"1 to {num_samples - 1} of the site's {num_samples} training samples",
+                got=f"{num_validation} ({self.validation_fraction:g} of them)",
+                remedy="change validation_fraction, or use fewer sites",
+            )
+        order = np.random.default_rng(derive(seed, num_samples)).permutation(num_samples)
+        validation, train = np.sort(order[:num_validation]), np.sort(order[num_validation:])
+        return torch.from_numpy(train), torch.from_numpy(validation)
+
+
+def _check(good: Any, key: str, expected: str, got: object) -> None:
+    if not good:
+        raise BundleError(key=key, expected=expected, got=repr(got), remedy="correct it in config_fed_client.json")
+
+
+def _check_choice(key: str, got: object, choices: tuple[object, ...]) -> None:
+    _check(got in choices, key, "one of " + ", ".join(map(str, choices)), got)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

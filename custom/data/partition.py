@@ -1,0 +1,132 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Who holds what: label-skewed splits after Hsu et al. 2019, https://arxiv.org/abs/1909.06335.
+
+A partition is a (sites, classes) float64 matrix of fractions. Each column sums to 1, or to 0 where no site holds the
+class. One matrix splits the training set and the test set alike, so a site is tested on its own label proportions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from custom.errors import BundleError
+from custom.learning.seed import derive
+
+Fractions = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+REDRAWS = 100
+
+
+def iid_fractions(num_sites: int, num_classes: int) -> Fractions:
+    """Every site holds the same part of every class."""
+    return np.full((num_sites, num_classes), 1 / num_sites)
+
+
+def dirichlet_fractions(num_sites: int, num_classes: int, alpha: float, seed: int) -> Fractions:
+    """Each class is dealt out over the sites by one draw from Dirichlet(alpha).
+
+    Hsu et al. draw a class distribution for every site; the draw here is over the sites of every class, as in Yurochkin
+    et al. 2019 (https://arxiv.org/abs/1905.12022), so that each sample is held by exactly one site.
+
+    Raises:
+        BundleError: `alpha` is not a positive, finite number.
+    """
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise BundleError(
+            key="alpha",
+            expected="a finite number above 0",
+            got=alpha,
+            remedy="0.1 is strong label skew, 1 is mild, 100 is almost IID",
+        )
+    return np.random.default_rng(seed).dirichlet(np.full(num_sites, alpha), num_classes).T
+
+
+def k_classes_fractions(num_sites: int, num_classes: int, k: int, seed: int) -> Fractions:
+    """Each site holds exactly `k` classes, and equal parts of a class go to all who hold it.
+
+    The classes are shuffled and dealt in turn, so they have equally many holders, give or take one, and all are used
+    when `num_sites * k >= num_classes`.
+
+    Raises:
+        BundleError: `k` is not in 1 .. `num_classes`.
+    """
+    if not 1 <= k <= num_classes:
+        raise BundleError(
+            key="classes_per_site", expected=f"1 to {num_classes}, the number of classes", got=k, remedy="choose fewer"
+        )
+    deck = np.random.default_rng(seed).permutation(num_classes)
+    held = np.zeros((num_sites, num_classes))
+    for site in range(num_sites):
+        held[site, deck[np.arange(site * k, site * k + k) % num_classes]] = 1
+    holders = held.sum(axis=0)
+    return np.divide(held, np.maximum(holders, 1))
+
+
+def split_by_fractions(labels: NDArray[np.int64], fractions: Fractions, seed: int) -> list[Indices]:
+    """Deals out shuffled samples class by class, with cumulative rounding.
+
+    Args:
+        labels: of shape (samples,), in 0 .. classes - 1.
+        fractions: the partition, of shape (sites, classes).
+        seed: decides which samples a site gets, and which sites the rounding favours.
+
+    Returns:
+        One ascending index array a site; they are disjoint, and each is within one sample a class of its fraction.
+
+    Raises:
+        BundleError: there are more sites than samples.
+    """
+    num_sites, num_classes = fractions.shape
+    if num_sites > len(labels):
+        raise BundleError(
+            key="partition", expected=f"at most {len(labels)} sites, one a sample", got=num_sites, remedy="start fewer"
+        )
+    generator = np.random.default_rng(seed)
+    shares: list[list[Indices]] = [[] for _ in range(num_sites)]
+    for label in range(num_classes):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        order = generator.permutation(num_sites)  # else the same sites would gain from rounding in every class
+        cuts = np.rint(np.cumsum(fractions[order, label]) * len(members)).astype(int)
+        for site, part in zip(order, np.split(members, cuts)[:num_sites], strict=True):
+            shares[site].append(part)
+    return [np.sort(np.concatenate(parts)) for parts in shares]
+
+
+def share_out(
+    label_sets: Sequence[NDArray[np.int64]],
+    min_samples: Sequence[int],
+    draw: Callable[[int], Fractions],
+    seed: int,
+) -> list[list[Indices]]:
+    """Splits several label sets with one matrix, drawn again until nobody is left with too little.
+
+    Args:
+        label_sets: the labels of the training set and of the test set.
+        min_samples: for each label set, the least that a site must hold.
+        draw: from a seed to a partition.
+        seed: of the whole split.
+
+    Returns:
+        For each label set what `split_by_fractions` returns.
+
+    Raises:
+        BundleError: some site is short of samples after 100 draws.
+    """
+    smallest: list[int] = []
+    for attempt in range(REDRAWS):
+        fractions = draw(derive(seed, attempt))
+        shares = [split_by_fractions(labels, fractions, seed) for labels in label_sets]
+        smallest = [min(len(share) for share in split) for split in shares]
+        if all(got >= least for got, least in zip(smallest, min_samples, strict=True)):
+            return shares
+    raise BundleError(
+        key="partition",
+        expected=f"at least {list(min_samples)} training and test samples at every site after {REDRAWS} draws",
+        got=smallest,
+        remedy="use fewer sites, a larger alpha or more classes_per_site",
+    )

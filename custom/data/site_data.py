@@ -1,0 +1,48 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""What every data component gives an executor: one site's splits, as batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import torch
+
+Batch = tuple[Any, torch.Tensor]
+
+
+class SiteData(Protocol):
+    """One site's disjoint `train`, `validation` and `test` splits."""
+
+    def describe(self) -> dict[str, Any]:
+        """Facts that the sites of one federation must agree on, as plain JSON types.
+
+        Returns:
+            `{"dataset": str, "embedded": bool, "num_classes": int, "input_shape": list[int]}`.
+        """
+
+    def size(self, split: str) -> int:
+        """Number of samples in `split`."""
+
+    def batches(
+        self, split: str, batch_size: int, device: torch.device, generator: torch.Generator | None = None
+    ) -> Iterable[Batch]:
+        """Pairs of model input and int64 labels of shape (batch,), on `device`.
+
+        Args:
+            split: `train`, `validation` or `test`.
+            batch_size: samples a batch; the last may be smaller.
+            device: where the batches are wanted.
+            generator: a CPU generator that shuffles (and, on `train`, augments); without it the order is fixed.
+        """
+
+
+class DataComponent(Protocol):
+    """The component with the id `data` in a client's configuration."""
+
+    def site(self, name: str, roster: Sequence[str], seed: int) -> SiteData:
+        """The share of site `name` among the sites of `roster`, drawn with `seed`.
+
+        Raises:
+            BundleError: the site is not in the roster, a setting is out of range, or the data are not to be had.
+        """

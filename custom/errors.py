@@ -1,0 +1,42 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""The one error type that users see: where, what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BundleError(Exception):
+    """A problem the user can act on, shown as one paragraph and never as a stack trace.
+
+    Args:
+        problem: what is wrong, in a few words.
+        site: name of the site it happened at, if it is about one.
+        round_number: training round, counted from 1, if it is about one.
+        key: the argument, file or tensor concerned.
+        expected: what would have been right.
+        got: what came instead.
+        remedy: what to do about it.
+    """
+
+    def __init__(
+        self,
+        problem: str = "",
+        *,
+        site: str = "",
+        round_number: int | None = None,
+        key: str = "",
+        expected: Any = None,
+        got: Any = None,
+        remedy: str = "",
+    ) -> None:
+        where = " ".join(part for part in (site, "" if round_number is None else f"round {round_number}", key) if part)
+        clauses = [problem] if problem else []
+        if expected is not None:
+            clauses.append(f"expected {expected}, got {got}")
+        elif got is not None:
+            clauses.append(f"got {got}")
+        message = (f"{where}: " if where else "") + ", ".join(clauses)
+        super().__init__(message + (f"; {remedy}" if remedy else ""))
+        self.site = site
+        self.key = key

@@ -1,0 +1,37 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Tasks `get_weights` and `submit_model`: the site's first and last model, for the server."""
+
+from __future__ import annotations
+
+from nvflare.apis.dxo import DXO, DataKind, MetaKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+from nvflare.app_common.app_constant import AppConstants
+
+from custom.errors import BundleError
+from custom.executors.site_task import Site, SiteTask
+from custom.executors.trainer import local_model_path
+from custom.keys import DATA_INFO, SAMPLES
+from custom.learning.weights import get_weights, load_weights
+
+
+class ModelProvider(SiteTask):
+    """Hands out the model as it was built, with facts about the site's data, and later the site's last model."""
+
+    def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
+        """`submit_model` sends the last local model; any other task name, the initial one."""
+        if task_name == AppConstants.TASK_SUBMIT_MODEL:
+            path = local_model_path(site.run_dir)
+            if not path.is_file():
+                raise BundleError("has no model to submit: it has not trained in this job", site=site.name)
+            return DXO(DataKind.WEIGHTS, data=load_weights(path)).to_shareable()
+        info = site.data.describe()
+        if info["embedded"]:
+            self.log_warning(fl_ctx, f"trains on embedded data: {info['dataset']}")
+        meta = {
+            DATA_INFO: info,
+            SAMPLES: {split: site.data.size(split) for split in ("train", "validation", "test")},
+            MetaKey.NUM_STEPS_CURRENT_ROUND: site.data.size("train"),
+        }
+        return DXO(DataKind.WEIGHTS, data=get_weights(site.model), meta=meta).to_shareable()

@@ -1,0 +1,127 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""What all executors share: finding the site's components, and turning errors into replies the server can log."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from nvflare.apis.event_type import EventType
+from nvflare.apis.executor import Executor
+from nvflare.apis.fl_component import FLComponent
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.job_def import JobMetaKey
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from nvflare.apis.signal import Signal
+from nvflare.security.logging import secure_format_exception
+from torch import nn
+
+from custom.data.site_data import DataComponent, SiteData
+from custom.errors import BundleError
+from custom.learning.device import choose_device
+from custom.learning.train import Aborted
+from custom.origin import foreign_origin
+
+
+@dataclass(frozen=True)
+class Site:
+    """What an executor knows of the place it runs at."""
+
+    name: str
+    index: int  # position in the sorted roster
+    seed: int
+    data: SiteData
+    model: nn.Module
+    device: torch.device
+    run_dir: Path  # this job's folder at this site
+
+
+@lru_cache(maxsize=1)
+def _site_data(component: DataComponent, name: str, roster: tuple[str, ...], seed: int) -> SiteData:
+    """One copy of the data in a process, however many executors use it."""
+    return component.site(name, roster, seed)
+
+
+class SiteTask(Executor):
+    """Base of the executors of this bundle.
+
+    Args:
+        data: id of the data component (`custom.data.site_data.DataComponent`).
+        model: id of the model component (a torch module).
+        seed: id of the seed component (`custom.learning.seed.Seed`).
+        device: `auto` or a torch device; the environment variable FLARE_DEVICE of a site overrides it.
+    """
+
+    def __init__(self, data: str = "data", model: str = "model", seed: str = "seed", device: str = "auto") -> None:
+        super().__init__()
+        self.data_id, self.model_id, self.seed_id, self.device = data, model, seed, device
+
+    @abstractmethod
+    def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
+        """Does the task.
+
+        Raises:
+            BundleError: it cannot be done; the message reaches the server's log.
+        """
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        """FLARE's entry: `run`, with every error turned into a reply that says what happened."""
+        try:
+            return self.run(task_name, shareable, self._site(fl_ctx), fl_ctx, abort_signal)
+        except Aborted:
+            return make_reply(ReturnCode.TASK_ABORTED)
+        except BundleError as error:
+            self.log_error(fl_ctx, f"{task_name}: {error}")
+            reason = str(error)
+        except Exception as error:
+            self.log_exception(fl_ctx, f"{task_name}: {secure_format_exception(error)}")
+            reason = secure_format_exception(error)
+        return make_reply(ReturnCode.EXECUTION_EXCEPTION, headers={ReservedHeaderKey.ERROR: reason})
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Reports code that does not come from the job."""
+        if event_type == EventType.START_RUN:
+            log_foreign_origin(self, fl_ctx)
+
+    def _site(self, fl_ctx: FLContext) -> Site:
+        engine = fl_ctx.get_engine()
+        name = fl_ctx.get_identity_name()
+        found = {}
+        for component_id in (self.data_id, self.model_id, self.seed_id):
+            found[component_id] = engine.get_component(component_id)
+            if found[component_id] is None:
+                raise BundleError(
+                    site=name,
+                    key=component_id,
+                    expected="a component with this id in config_fed_client.json",
+                    got="none",
+                )
+        clients = (fl_ctx.get_prop(FLContextKey.JOB_META) or {}).get(JobMetaKey.JOB_CLIENTS) or []
+        roster = tuple(sorted({client["name"] for client in clients} | {name}))
+        seed = found[self.seed_id].seed
+        device = choose_device(self.device)
+        return Site(
+            name=name,
+            index=roster.index(name),
+            seed=seed,
+            data=_site_data(found[self.data_id], name, roster, seed),
+            model=found[self.model_id].to(device),
+            device=device,
+            run_dir=Path(engine.get_workspace().get_run_dir(fl_ctx.get_job_id())),
+        )
+
+
+def log_foreign_origin(component: FLComponent, fl_ctx: FLContext) -> None:
+    """Logs an error if this code was imported from outside the job's app/custom."""
+    workspace = fl_ctx.get_engine().get_workspace()
+    expected = workspace.get_app_custom_dir(fl_ctx.get_job_id())
+    if origin := foreign_origin(expected):
+        component.log_error(
+            fl_ctx,
+            f"custom was imported from {origin}, expected {expected}; "
+            "start FLARE from an empty folder, and do not install custom",
+        )

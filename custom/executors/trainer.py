@@ -1,0 +1,137 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Task `train`: score the received model, train it on the site's data, return the difference.
+
+The client side of FedAvg (McMahan et al. 2017, https://arxiv.org/abs/1602.05629); the weight of a site is the number of
+its training samples. The optimiser is new in every round, as in the paper.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+from nvflare.app_common.app_constant import AppConstants
+
+from custom.executors.site_task import Site, SiteTask
+from custom.keys import TRAIN_METRICS
+from custom.learning.evaluate import evaluate
+from custom.learning.schedule import learning_rate
+from custom.learning.seed import derive, seed_everything
+from custom.learning.train import LocalBudget, train
+from custom.learning.weights import get_weights, save_atomically, set_weights, weight_difference
+
+LOCAL_MODEL = "local_model.pt"
+EVALUATION_BATCH = 512
+
+
+class Trainer(SiteTask):
+    """Trains with SGD and momentum.
+
+    Args:
+        local_epochs: passes over the site's data a round.
+        local_steps: batches a round, in place of `local_epochs`.
+        batch_size: samples a batch.
+        local_lr: learning rate of the first round.
+        lr_schedule: `constant`, `cosine` or `step`, across rounds.
+        momentum: of SGD, within a round.
+        weight_decay: L2 penalty.
+        mixed_precision: bfloat16 forward pass, on CUDA only.
+        writer: id of a FLARE log writer (such as TBWriter) for the curves; none if there is no such component.
+        data, model, seed, device: as in `SiteTask`.
+    """
+
+    def __init__(
+        self,
+        local_epochs: int = 1,
+        local_steps: int | None = None,
+        batch_size: int = 64,
+        local_lr: float = 0.01,
+        lr_schedule: str = "constant",
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        mixed_precision: bool = False,
+        writer: str = "writer",
+        data: str = "data",
+        model: str = "model",
+        seed: str = "seed",
+        device: str = "auto",
+    ) -> None:
+        super().__init__(data, model, seed, device)
+        self.budget = LocalBudget(local_epochs, local_steps, batch_size)
+        learning_rate(local_lr, lr_schedule, 0, 1)  # a wrong name is an error now, not in round 1
+        self.local_lr, self.lr_schedule, self.momentum, self.weight_decay = (
+            local_lr,
+            lr_schedule,
+            momentum,
+            weight_decay,
+        )
+        self.mixed_precision, self.writer_id = mixed_precision, writer
+
+    def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
+        """One round."""
+        started = time.monotonic()
+        round_index = int(shareable.get_header(AppConstants.CURRENT_ROUND, 0))
+        num_rounds = int(shareable.get_header(AppConstants.NUM_ROUNDS, 1))
+        received = from_shareable(shareable).data
+        set_weights(site.model, received)
+        metrics = evaluate(site.model, site.data.batches("validation", EVALUATION_BATCH, site.device), "val_")
+
+        loss = self._train(site, round_index, num_rounds, abort)
+
+        trained = get_weights(site.model)
+        save_local_model(site, trained, round_index + 1)
+        samples = site.data.size("train")
+        self.log_info(
+            fl_ctx,
+            f"{site.name}  round {round_index + 1}/{num_rounds}  received val_accuracy {metrics['val_accuracy']:.3f}  "
+            f"train_loss {loss:.3f}  {samples} samples  {time.monotonic() - started:.1f} s",
+        )
+        self._write_curves({**metrics, "train_loss": loss}, round_index, fl_ctx)
+        return DXO(
+            DataKind.WEIGHT_DIFF,
+            data=weight_difference(trained, received),
+            meta={
+                MetaKey.NUM_STEPS_CURRENT_ROUND: samples,
+                MetaKey.INITIAL_METRICS: metrics,
+                TRAIN_METRICS: {"train_loss": loss},
+            },
+        ).to_shareable()
+
+    def _train(self, site: Site, round_index: int, num_rounds: int, abort: Signal) -> float:
+        seed = derive(site.seed, site.index, round_index)
+        seed_everything(seed)  # dropout
+        optimizer = torch.optim.SGD(
+            site.model.parameters(),
+            lr=learning_rate(self.local_lr, self.lr_schedule, round_index, num_rounds),
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+        return train(
+            site.model,
+            self.budget.batches(site.data, site.device, torch.Generator().manual_seed(seed)),
+            optimizer,
+            mixed_precision=self.mixed_precision,
+            should_stop=lambda: bool(abort.triggered),
+        )
+
+    def _write_curves(self, scalars: dict[str, float], round_index: int, fl_ctx: FLContext) -> None:
+        writer = fl_ctx.get_engine().get_component(self.writer_id)
+        if writer is not None:
+            for tag, value in scalars.items():
+                writer.add_scalar(tag, value, global_step=round_index)
+
+
+def local_model_path(run_dir: Path) -> Path:
+    """Where a site keeps its last model of the running job."""
+    return run_dir / LOCAL_MODEL
+
+
+def save_local_model(site: Site, weights: dict[str, object], round_number: int) -> None:
+    """Keeps the site's model on disk, since its process may not outlive the task (simulator with -t below -n)."""
+    tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
+    save_atomically({"model": tensors, "round": round_number}, local_model_path(site.run_dir))

@@ -1,0 +1,163 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Server-side result filter that keeps bad updates away from the aggregator and from the model selector.
+
+Binds `custom.checks.update` to FLARE. Put it last in the server's `task_result_filters` for the training task.
+It does not decide how many refusals a job survives: ScatterAndGather's `min_clients` and the aggregator's
+`min_contributions` do.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from typing import Any, NamedTuple
+
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.filter import Filter
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from nvflare.app_common.abstract.model import ModelLearnable, ModelLearnableKey
+from nvflare.app_common.app_constant import AppConstants
+
+from custom.checks import update as checks
+from custom.checks.update import Origin, Tensors, UpdateRejected
+from custom.errors import BundleError
+
+
+class _Accepted(NamedTuple):
+    task_id: str | None
+    norm: float
+
+
+class CheckUpdate(Filter):
+    """Replaces an unfit update by an error reply that carries the reason.
+
+    Norms are compared with those of earlier rounds of the same workflow, never with the current round's: what is
+    refused must not depend on which site answers first.
+
+    Args:
+        max_norm_ratio: how many times the median of recent norms an update's norm may be.
+        history: how many recently accepted, non-zero norms are remembered.
+        min_history: how many of them it takes before norms are compared.
+        max_weight: largest number of samples a site may claim.
+        allow_partial: whether an update may leave out tensors of the model.
+
+    Attributes:
+        counts: refusals by reason since the run started.
+    """
+
+    def __init__(
+        self,
+        max_norm_ratio: float = 10.0,
+        history: int = 20,
+        min_history: int = 3,
+        max_weight: float = 1e9,
+        allow_partial: bool = False,
+    ) -> None:
+        super().__init__()
+        for key, value in (("max_norm_ratio", max_norm_ratio), ("max_weight", max_weight)):
+            if not (checks.is_finite_number(value) and value > 0):
+                raise BundleError(key=f"CheckUpdate {key}", expected="a number above 0", got=repr(value))
+        if not 1 <= min_history <= history:
+            expected = f"a number from 1 to history ({history})"
+            raise BundleError(key="CheckUpdate min_history", expected=expected, got=min_history)
+        self.max_norm_ratio = max_norm_ratio
+        self.min_history = min_history
+        self.max_weight = max_weight
+        self.allow_partial = allow_partial
+        self.counts: dict[str, int] = Counter()
+        self._lock = threading.Lock()
+        self._norms: deque[float] = deque(maxlen=history)
+        self._round: tuple[str, int] = ("", -1)
+        self._accepted: dict[str, _Accepted] = {}
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        if event_type == EventType.START_RUN:
+            with self._lock:
+                self.counts.clear()
+                self._norms.clear()
+                self._accepted.clear()
+                self._round = ("", -1)
+
+    def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
+        """Returns the result itself if it is fit or already an error reply, else an error reply."""
+        peer = fl_ctx.get_peer_context()
+        site = peer.get_identity_name() if peer else "?"
+        if shareable.get_return_code() not in (None, ReturnCode.OK):
+            return shareable
+        try:
+            with self._lock:
+                self._check(site, shareable, fl_ctx)
+        except UpdateRejected as error:
+            return self._refuse(shareable, error, fl_ctx)
+        return shareable
+
+    def _check(self, site: str, shareable: Shareable, fl_ctx: FLContext) -> None:
+        model, current_round = _global_model(site, fl_ctx)
+        origin = Origin(site, current_round + 1)
+        task_id = fl_ctx.get_prop(FLContextKey.TASK_ID)
+        self._enter_round(fl_ctx.get_prop(FLContextKey.WORKFLOW, ""), current_round)
+        checks.check_round(shareable.get_cookie(AppConstants.CONTRIBUTION_ROUND), current_round, origin)
+        self._check_first(origin, task_id)
+        dxo = _weight_diff(shareable, origin)
+        sent = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)
+        weight = checks.check_weight(sent, origin, max_weight=self.max_weight)
+        checks.check_update(dxo.data, weight, model, origin, allow_partial=self.allow_partial)
+        norm = checks.l2_norm(dxo.data)
+        checks.check_norm(norm, self._norms, origin, max_norm_ratio=self.max_norm_ratio, min_history=self.min_history)
+        checks.check_metrics(dxo.get_meta_prop(MetaKey.INITIAL_METRICS), origin)
+        self._accepted[site] = _Accepted(task_id, norm)
+
+    def _enter_round(self, workflow: str, current_round: int) -> None:
+        """On the first result of a new round, turns the finished round's norms into history, in name order."""
+        if (workflow, current_round) == self._round:
+            return
+        self._norms.extend(norm for _, (_, norm) in sorted(self._accepted.items()) if norm > 0)
+        if workflow != self._round[0]:  # it may train in another way, with updates of another size
+            self._norms.clear()
+        self._accepted.clear()
+        self._round = (workflow, current_round)
+
+    def _check_first(self, origin: Origin, task_id: str | None) -> None:
+        earlier = self._accepted.get(origin.site)
+        if earlier is None:
+            return
+        if task_id and earlier.task_id == task_id:
+            raise UpdateRejected("resent", origin, "the accepted update again; its acknowledgement was lost on the way")
+        raise UpdateRejected("duplicate", origin, "this site's update of this round was accepted before")
+
+    def _refuse(self, shareable: Shareable, error: UpdateRejected, fl_ctx: FLContext) -> Shareable:
+        # A client sends a result again until it is acknowledged, and the communicator drops the repetition: no fault.
+        log = self.log_info if error.reason == "resent" else self.log_error
+        log(fl_ctx, f"update refused ({error.reason}): {error}")
+        with self._lock:
+            self.counts[error.reason] = self.counts.get(error.reason, 0) + 1
+        # All headers stay (cookies, peer props, JobStatsReporter's telemetry), and the data goes. They overwrite the
+        # code that make_reply sets, so it is among them.
+        headers = {**shareable[ReservedHeaderKey.HEADERS], ReservedHeaderKey.ERROR: str(error)}
+        headers[ReservedHeaderKey.RC] = ReturnCode.TASK_RESULT_FILTER_ERROR
+        return make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR, headers=headers)
+
+
+def _global_model(site: str, fl_ctx: FLContext) -> tuple[Tensors, int]:
+    model = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)
+    current_round = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
+    if not isinstance(model, ModelLearnable) or model.is_empty() or not isinstance(current_round, int):
+        problem = "the server has no global model or round to compare the update with"
+        remedy = "bind CheckUpdate to the training task of a workflow that sets GLOBAL_MODEL and CURRENT_ROUND"
+        raise UpdateRejected("no_model", Origin(site), problem, remedy=remedy)
+    return model[ModelLearnableKey.WEIGHTS], current_round
+
+
+def _weight_diff(shareable: Shareable, origin: Origin) -> DXO:
+    got: Any
+    try:
+        dxo = from_shareable(shareable)
+        got = dxo.data_kind
+    except (ValueError, TypeError) as error:
+        got = error
+    if got != DataKind.WEIGHT_DIFF:
+        raise UpdateRejected("kind", origin, expected=DataKind.WEIGHT_DIFF.value, got=checks.shown(got))
+    return dxo

@@ -1,0 +1,36 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Which device a site computes on."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from custom.errors import BundleError
+
+
+def choose_device(setting: str = "auto") -> torch.device:
+    """The device to compute on.
+
+    Args:
+        setting: `auto` (CUDA where there is one, else the CPU) or a torch device name. The environment variable
+            FLARE_DEVICE of a site overrides it, since the configuration of a job is the same at every site.
+
+    Raises:
+        BundleError: no such device here.
+    """
+    name = os.environ.get("FLARE_DEVICE") or setting
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BundleError(
+            key="device",
+            expected="auto, cpu, or a device that this machine has",
+            got=f"{name} ({str(error).splitlines()[0]})",
+            remedy="set FLARE_DEVICE=cpu at this site, or device in the job",
+        ) from error
+    return device

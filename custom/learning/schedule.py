@@ -1,0 +1,34 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Learning rates across rounds."""
+
+from __future__ import annotations
+
+import math
+
+from custom.errors import BundleError
+
+SCHEDULES = ("constant", "cosine", "step")
+
+
+def learning_rate(base: float, schedule: str, round_index: int, num_rounds: int) -> float:
+    """The learning rate of one round.
+
+    Args:
+        base: learning rate of the first round.
+        schedule: `constant`; `cosine`, from `base` towards 0 over all rounds (Loshchilov and Hutter 2017,
+            https://arxiv.org/abs/1608.03983); or `step`, a tenth of it after half of the rounds and again after three
+            quarters.
+        round_index: 0 for the first round.
+        num_rounds: number of rounds in all.
+
+    Raises:
+        BundleError: the schedule is unknown.
+    """
+    done = round_index / max(1, num_rounds)
+    if schedule == "constant":
+        return base
+    if schedule == "cosine":
+        return base * 0.5 * (1.0 + math.cos(math.pi * done))
+    if schedule == "step":
+        return base * (0.1 if done >= 0.5 else 1.0) * (0.1 if done >= 0.75 else 1.0)
+    raise BundleError(key="lr_schedule", expected=f"one of {', '.join(SCHEDULES)}", got=schedule)

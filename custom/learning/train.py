@@ -1,0 +1,93 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Local training by mini-batch SGD: the inner loop of FedAvg (McMahan et al. 2017, https://arxiv.org/abs/1602.05629).
+
+Not a trainer framework: no checkpoints, no logging, no FLARE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from custom.data.site_data import Batch, SiteData
+from custom.errors import BundleError
+
+
+@dataclass(frozen=True)
+class LocalBudget:
+    """How much one site trains in one round: `local_steps` batches if given, else `local_epochs` passes.
+
+    Raises:
+        BundleError: a number is out of range.
+    """
+
+    local_epochs: int = 1
+    local_steps: int | None = None
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        for key in ("local_epochs", "local_steps", "batch_size"):
+            value = getattr(self, key)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise BundleError(key=key, expected="an integer of at least 1", got=repr(value))
+
+    def batches(self, data: SiteData, device: torch.device, generator: torch.Generator) -> Iterator[Batch]:
+        """The training batches of one round, in a fresh order each pass."""
+        passes = self.local_epochs if self.local_steps is None else self.local_steps  # a pass has a batch at least
+        left = self.local_steps
+        for _ in range(passes):
+            for batch in data.batches("train", self.batch_size, device, generator):
+                if left is not None:
+                    if left == 0:
+                        return
+                    left -= 1
+                yield batch
+
+
+class Aborted(Exception):
+    """Training was told to stop."""
+
+
+def train(
+    model: nn.Module,
+    batches: Iterator[Batch],
+    optimizer: torch.optim.Optimizer,
+    *,
+    mixed_precision: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> float:
+    """Trains `model` in place on `batches` with the cross-entropy loss.
+
+    Args:
+        model: in any mode; left in training mode.
+        batches: inputs and int64 labels on the device of the model.
+        optimizer: over the parameters of the model that are to be trained.
+        mixed_precision: run the forward pass in bfloat16; of effect on CUDA only.
+        should_stop: asked before every batch.
+
+    Returns:
+        The mean loss over all samples seen.
+
+    Raises:
+        Aborted: `should_stop` said so.
+        BundleError: there was no batch to train on.
+    """
+    model.train()
+    total, seen = torch.zeros((), dtype=torch.float64), 0
+    for inputs, labels in batches:
+        if should_stop():
+            raise Aborted
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", torch.bfloat16, enabled=mixed_precision and labels.is_cuda):
+            loss = functional.cross_entropy(model(inputs), labels)
+        loss.backward()
+        optimizer.step()
+        total = total.to(loss.device) + loss.detach().double() * len(labels)  # no wait for the device in the loop
+        seen += len(labels)
+    if seen == 0:
+        raise BundleError(key="train", expected="at least one batch to train on", got="none")
+    return float(total) / seen

@@ -1,0 +1,24 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""progress.jsonl: what happened in a job, a line an event, written by the server as it happens.
+
+Every reader (report, live progress, dashboard) works from this one file. Rounds count from 1. A crash can cut the last
+line short and no more.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "progress.jsonl"
+_lock = threading.Lock()
+
+
+def append(run_dir: Path, event: str, **fields: Any) -> None:
+    """Adds one event; `fields` are plain JSON types."""
+    line = json.dumps({"event": event, "time": time.time(), **fields}) + "\n"
+    with _lock, (run_dir / FILE_NAME).open("a", encoding="utf-8") as file:
+        file.write(line)

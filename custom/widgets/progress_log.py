@@ -1,0 +1,175 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Writes progress.jsonl and one readable log line a round, at the server."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.dxo import MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.job_def import JobMetaKey
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+from nvflare.fuel.utils.config_factory import ConfigFactory
+from nvflare.widgets.widget import Widget
+
+from custom import progress
+from custom.executors.site_task import log_foreign_origin
+from custom.keys import TRAIN_METRICS
+
+
+class ProgressLog(Widget):
+    """Listens to the server's events; keeps nothing but the counts of the running round.
+
+    Args:
+        key_metric: the metric of INITIAL_METRICS that the log line shows.
+    """
+
+    def __init__(self, key_metric: str = "val_accuracy") -> None:
+        super().__init__()
+        self.key_metric = key_metric
+        self._last_score: float | None = None
+        self._run_dir = Path()
+        self._roster: list[str] = []
+        self._start_round()
+
+    def _start_round(self) -> None:
+        self._started = time.monotonic()
+        self._up = self._down = 0
+        self._sites: dict[str, dict[str, Any]] = {}
+        self._failed: dict[str, str] = {}
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Dispatches FLARE's events."""
+        handlers = {
+            EventType.START_RUN: self._job_started,
+            EventType.START_WORKFLOW: lambda ctx: self._workflow("workflow_started", ctx),
+            EventType.END_WORKFLOW: lambda ctx: self._workflow("workflow_finished", ctx),
+            AppEventType.ROUND_STARTED: lambda ctx: self._start_round(),
+            EventType.AFTER_TASK_DATA_FILTER: self._task_sent,
+            EventType.BEFORE_TASK_RESULT_FILTER: self._result_received,
+            EventType.AFTER_TASK_RESULT_FILTER: self._result_filtered,
+            AppEventType.AFTER_CONTRIBUTION_ACCEPT: self._contribution,
+            AppEventType.ROUND_DONE: self._round_done,
+            AppEventType.GLOBAL_BEST_MODEL_AVAILABLE: self._best,
+            EventType.FATAL_SYSTEM_ERROR: lambda ctx: self._append(
+                "fatal", reason=str(ctx.get_prop(FLContextKey.EVENT_DATA, ""))
+            ),
+            EventType.END_RUN: lambda ctx: self._append("job_ended"),
+        }
+        if event_type in handlers:
+            handlers[event_type](fl_ctx)
+
+    def _append(self, event: str, **fields: Any) -> None:
+        progress.append(self._run_dir, event, **fields)
+
+    def _job_started(self, fl_ctx: FLContext) -> None:
+        log_foreign_origin(self, fl_ctx)
+        engine, job_id = fl_ctx.get_engine(), fl_ctx.get_job_id()
+        workspace = engine.get_workspace()
+        self._run_dir = Path(workspace.get_run_dir(job_id))
+        self._roster = sorted(client.name for client in engine.get_clients())
+        config = ConfigFactory.load_config("config_fed_server.json", [workspace.get_app_config_dir(job_id)])
+        meta = fl_ctx.get_prop(FLContextKey.JOB_META) or {}
+        self._append(
+            "job_started",
+            job=meta.get(JobMetaKey.JOB_NAME) or "",
+            job_id=job_id,
+            sites=self._roster,
+            workflows=[workflow.get("id", "") for workflow in config.to_dict()["workflows"]] if config else [],
+        )
+
+    def _workflow(self, event: str, fl_ctx: FLContext) -> None:
+        self._append(event, workflow=fl_ctx.get_prop(FLContextKey.WORKFLOW))
+
+    def _task_sent(self, fl_ctx: FLContext) -> None:
+        self._down += payload_bytes(fl_ctx.get_prop(FLContextKey.TASK_DATA))
+
+    def _result_received(self, fl_ctx: FLContext) -> None:
+        self._up += payload_bytes(fl_ctx.get_prop(FLContextKey.TASK_RESULT))
+
+    def _result_filtered(self, fl_ctx: FLContext) -> None:
+        result = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
+        code = result.get_return_code(default=ReturnCode.OK)
+        site = fl_ctx.get_peer_context().get_identity_name()
+        if code != ReturnCode.OK and site not in self._sites:  # a result sent twice is refused, but the site is in
+            task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
+            self._failed[site] = str(result.get_header(ReservedHeaderKey.ERROR) or code)
+            if code != ReturnCode.TASK_RESULT_FILTER_ERROR:  # the filter that refused it has said so
+                self.log_error(fl_ctx, f"{site} failed at {task}: {self._failed[site]}")
+            self._append("site_error", site=site, task=task, reason=self._failed[site])
+
+    def _contribution(self, fl_ctx: FLContext) -> None:
+        if fl_ctx.get_prop(AppConstants.AGGREGATION_ACCEPTED, True):
+            result = from_shareable(fl_ctx.get_prop(AppConstants.TRAINING_RESULT))
+            self._sites[fl_ctx.get_peer_context().get_identity_name()] = {
+                "samples": result.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 0),
+                "received": result.get_meta_prop(MetaKey.INITIAL_METRICS) or {},
+                "train": result.get_meta_prop(TRAIN_METRICS) or {},
+            }
+
+    def _round_done(self, fl_ctx: FLContext) -> None:
+        round_number = fl_ctx.get_prop(AppConstants.CURRENT_ROUND) + 1
+        num_rounds = fl_ctx.get_prop(AppConstants.START_ROUND, 0) + fl_ctx.get_prop(AppConstants.NUM_ROUNDS)
+        seconds = time.monotonic() - self._started
+        sites = dict(sorted(self._sites.items()))
+        self._append(
+            "round",
+            round=round_number,
+            num_rounds=num_rounds,
+            task=fl_ctx.get_prop(FLContextKey.TASK_NAME) or "train",
+            seconds=round(seconds, 3),
+            upload_bytes=self._up,
+            download_bytes=self._down,
+            sites=sites,
+            failed=self._failed,
+        )
+        score = weighted_mean({s: v["received"] for s, v in sites.items()}, {s: v["samples"] for s, v in sites.items()})
+        line = f"round {round_number}/{num_rounds}  {self._score(score)}{len(sites)}/{len(self._roster)} sites  "
+        line += f"up {self._up / 1e6:.1f} MB  {seconds:.1f} s"
+        if len(sites) < len(self._roster):
+            self.log_warning(fl_ctx, f"{line}  without {', '.join(sorted(set(self._roster) - sites.keys()))}")
+        else:
+            self.log_info(fl_ctx, line)
+
+    def _score(self, metrics: dict[str, float]) -> str:
+        value = metrics.get(self.key_metric)
+        if value is None:
+            return ""
+        change = "" if self._last_score is None else f" ({value - self._last_score:+.3f})"
+        self._last_score = value
+        return f"received {self.key_metric} {value:.3f}{change}  "
+
+    def _best(self, fl_ctx: FLContext) -> None:
+        selection = fl_ctx.get_prop(AppConstants.METRICS_SELECTION_INFO) or {}
+        for metric, value in selection.get("best_metrics", {}).items():
+            self._append("best", round=selection["best_round"], metric=metric, value=value)
+
+
+def payload_bytes(shareable: Shareable) -> int:
+    """Bytes of all arrays in the message, before FLARE's own few hundred bytes of framing."""
+
+    def size(value: Any) -> int:
+        if isinstance(value, dict):
+            return sum(size(item) for item in value.values())
+        if isinstance(value, list | tuple):
+            return sum(size(item) for item in value)
+        return len(value) if isinstance(value, bytes) else int(getattr(value, "nbytes", 0))
+
+    return size(shareable)
+
+
+def weighted_mean(metrics: dict[str, dict[str, float]], weights: dict[str, float]) -> dict[str, float]:
+    """Mean of each metric over the sites that report it, weighted by samples; sites in name order."""
+    totals: dict[str, float] = {}
+    shares: dict[str, float] = {}
+    for site in sorted(metrics):
+        for name, value in metrics[site].items():
+            totals[name] = totals.get(name, 0.0) + weights[site] * value
+            shares[name] = shares.get(name, 0.0) + weights[site]
+    return {name: totals[name] / shares[name] for name in totals if shares[name] > 0}

@@ -1,0 +1,166 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""WeightedAggregator: numbers by hand, and FLARE's InTimeAccumulateWeightedAggregator as the independent reference."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.shareable import Shareable
+from nvflare.app_common.aggregators.intime_accumulate_model_aggregator import InTimeAccumulateWeightedAggregator
+from nvflare.app_common.aggregators.weighted_aggregation_helper import AggregationStatsKey
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.utils.fl_model_utils import FLModelUtils
+
+from custom.aggregators.weighted import WeightedAggregator
+from custom.errors import BundleError
+from tests.filters.flare_contexts import Server, submission
+
+
+def accept(aggregator: Any, server: Server, site: str, *args: Any, **kwargs: Any) -> bool:
+    return aggregator.accept(submission(site, 0, *args, **kwargs), server.context(site))
+
+
+def aggregate(aggregator: Any, server: Server) -> DXO:
+    return from_shareable(aggregator.aggregate(server.context()))
+
+
+def array(*values: float) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+def test_the_mean_is_weighted_by_samples_tensor_by_tensor():
+    """w: (1*1 + 3*5) / 4 = 4 and (1*2 + 3*6) / 4 = 5; b only from site-2: 7; site-3 has nothing to contribute."""
+    server, aggregator = Server({}), WeightedAggregator()
+    assert accept(aggregator, server, "site-2", {"w": array(5, 6), "b": np.float32(7)}, 3, {"val_accuracy": 0.75})
+    assert accept(aggregator, server, "site-1", {"w": array(1, 2)}, 1, {"val_accuracy": 0.25, "data": "mnist"})
+    assert accept(aggregator, server, "site-3", {}, 0, {"val_accuracy": 0.0})
+    result = aggregate(aggregator, server)
+    assert result.data_kind == DataKind.WEIGHT_DIFF
+    assert result.data["w"].tolist() == [4, 5]
+    assert result.data["b"].tolist() == 7
+    assert {value.dtype for value in result.data.values()} == {np.dtype(np.float32)}
+    # (1 * 0.25 + 3 * 0.75) / 4 = 0.625
+    assert result.meta == {MetaKey.NUM_STEPS_CURRENT_ROUND: 4, MetaKey.INITIAL_METRICS: {"val_accuracy": 0.625}}
+
+
+def test_sums_run_in_float64():
+    """In float32, 2^24 + 1 is 2^24; in float64 the mean of 2^24, 1 and -2^24 is 1/3."""
+    server, aggregator = Server({}), WeightedAggregator()
+    for site, value in (("a", 2.0**24), ("b", 1.0), ("c", -(2.0**24))):
+        accept(aggregator, server, site, {"w": array(value)})
+    assert aggregate(aggregator, server).data["w"][0] == np.float32(1 / 3)
+
+
+def random_updates() -> dict[str, tuple[dict[str, np.ndarray], int, dict[str, float]]]:
+    generator = np.random.default_rng(0)
+    return {
+        site: (
+            {"w": generator.normal(size=(50, 20)).astype(np.float32), "b": generator.normal(size=20)},
+            weight,
+            {"val_accuracy": float(generator.random())},
+        )
+        for site, weight in (("site-1", 7), ("site-10", 3001), ("site-2", 111))
+    }
+
+
+def test_the_order_of_arrival_does_not_change_a_bit():
+    server, seen = Server({}), set()
+    for order in itertools.permutations(random_updates().items()):
+        aggregator = WeightedAggregator()
+        for site, update in order:
+            assert accept(aggregator, server, site, *update)
+        result = aggregate(aggregator, server)
+        seen.add((result.data["w"].tobytes(), result.data["b"].tobytes(), repr(result.meta)))
+    assert len(seen) == 1
+
+
+def test_agrees_with_flares_own_aggregator():
+    server, ours = Server({}), WeightedAggregator()
+    reference = InTimeAccumulateWeightedAggregator(expected_data_kind=DataKind.WEIGHT_DIFF)
+    contexts = {}
+    for name, aggregator in (("ours", ours), ("reference", reference)):
+        aggregator.handle_event(EventType.START_RUN, server.context())
+        for site, update in random_updates().items():
+            assert accept(aggregator, server, site, *update)
+        contexts[name] = server.context()
+    mine = from_shareable(ours.aggregate(contexts["ours"])).data
+    theirs = from_shareable(reference.aggregate(contexts["reference"])).data
+    assert mine.keys() == theirs.keys()
+    for key, value in theirs.items():
+        np.testing.assert_allclose(mine[key], value, rtol=1e-4, atol=1e-6)
+    stats = [fl_ctx.get_prop(AppConstants.AGGREGATION_STATS) for fl_ctx in contexts.values()]
+    assert stats[0] == stats[1]
+    assert stats[0][AggregationStatsKey.CONTRIBUTORS] == ["site-1", "site-10", "site-2"]
+
+
+def test_what_it_refuses(caplog):
+    server, aggregator = Server({}), WeightedAggregator()
+    update = {"w": array(1)}
+    not_a_dxo = Shareable()
+    assert not aggregator.accept(not_a_dxo, server.context("site-1"))
+    assert not accept(aggregator, server, "site-1", update, data_kind=DataKind.WEIGHTS)
+    assert not accept(aggregator, server, "site-1", update, float("nan"))
+    assert accept(aggregator, server, "site-1", update)
+    assert not accept(aggregator, server, "site-1", update)
+    server.enter(1)
+    assert not accept(aggregator, server, "site-2", update)
+    reasons = [record.message.split("(")[1].split(")")[0] for record in caplog.records]
+    assert reasons == ["kind", "kind", "weight", "duplicate", "stale_round"]
+
+
+def test_nobody_has_data():
+    server, aggregator = Server({}), WeightedAggregator(min_contributions=2)
+    assert accept(aggregator, server, "site-1", {}, 0)
+    assert accept(aggregator, server, "site-2", {}, 0)
+    result = aggregate(aggregator, server)
+    assert (result.data_kind, result.data) == (DataKind.WEIGHT_DIFF, {})
+    assert result.meta == {MetaKey.NUM_STEPS_CURRENT_ROUND: 0}
+    assert EventType.FATAL_SYSTEM_ERROR not in dict(server.engine.events)
+
+
+@pytest.mark.parametrize(
+    ("current_round", "saved"), [(0, "no trained model was saved"), (4, "The last good model stays saved")]
+)
+def test_too_few_contributions_end_the_job(current_round, saved):
+    server, aggregator = Server({}, current_round), WeightedAggregator(min_contributions=2)
+    aggregator.accept(submission("site-2", current_round, {"w": array(1)}), server.context("site-2"))
+    fl_ctx = server.context()
+    assert from_shareable(aggregator.aggregate(fl_ctx)).data == {}
+    reason = dict(server.engine.events)[EventType.FATAL_SYSTEM_ERROR]
+    assert reason.startswith(f"round {current_round + 1}: 1 usable update(s) (site-2), but min_contributions is 2")
+    assert saved in reason
+    assert fl_ctx.get_prop(AppConstants.AGGREGATION_STATS)[AggregationStatsKey.ROUND] == current_round
+
+
+def test_each_round_starts_empty():
+    server, aggregator = Server({}), WeightedAggregator()
+    accept(aggregator, server, "site-1", {"w": array(1)})
+    aggregate(aggregator, server)
+    assert accept(aggregator, server, "site-1", {"w": array(1)})
+    aggregator.reset(server.context())
+    assert accept(aggregator, server, "site-1", {"w": array(2)})
+    assert aggregate(aggregator, server).data["w"].tolist() == [2]
+
+
+def test_the_result_is_what_flares_metrics_writer_and_persistor_can_use():
+    server, aggregator = Server({}), WeightedAggregator()
+    accept(aggregator, server, "site-1", {"w": array(1)}, np.int64(3), {"val_accuracy": np.float32(0.5)})
+    result = aggregator.aggregate(server.context())
+    assert FLModelUtils.from_shareable(result).metrics == {"val_accuracy": 0.5}
+    checkpoint = io.BytesIO()
+    torch.save(from_shareable(result).meta, checkpoint)
+    checkpoint.seek(0)
+    assert torch.load(checkpoint, weights_only=True)[MetaKey.NUM_STEPS_CURRENT_ROUND] == 3
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "2", None])
+def test_bad_arguments(value):
+    with pytest.raises(BundleError, match="expected a whole number of at least 1"):
+        WeightedAggregator(min_contributions=value)

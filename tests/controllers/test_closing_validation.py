@@ -1,0 +1,76 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from nvflare.apis.dxo import DXO, DataKind, MetaKey
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from nvflare.app_common.abstract.model import make_model_learnable
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+from nvflare.app_common.widgets.intime_model_selector import IntimeModelSelector
+
+from controllers.closing_validation import ClosingValidation
+from custom.keys import SPLIT
+from tests.support import Engine, arrays, run_controller
+
+
+def score(value: float, samples: int) -> Shareable:
+    return DXO(
+        DataKind.METRICS, data={"val_accuracy": value}, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: samples}
+    ).to_shareable()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    engine = Engine(tmp_path, {"model_selector": IntimeModelSelector()}, ["site-1", "site-2"])
+    with engine.new_context() as fl_ctx:
+        model = make_model_learnable(arrays(w=[1]), {})
+        fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, model, private=True, sticky=True)
+        fl_ctx.set_prop(AppConstants.CURRENT_ROUND, 4, private=True, sticky=True)
+    return engine
+
+
+def best_fired(engine: Engine) -> bool:
+    return AppEventType.GLOBAL_BEST_MODEL_AVAILABLE in [event for event, _ in engine.events]
+
+
+@pytest.mark.parametrize(("best_so_far", "expected"), [(0.75, True), (0.85, False)])
+def test_the_last_model_becomes_the_best_if_it_is(engine: Engine, best_so_far: float, expected: bool) -> None:
+    engine.components["model_selector"].best_val_metric = best_so_far
+    replies = {"site-1": score(0.9, 1), "site-2": score(0.75, 2)}  # weighted mean 0.8
+    splits = []
+
+    def answer(site: str, task: str, data: Shareable) -> Shareable:
+        splits.append(data.get_header(SPLIT))
+        return replies[site]
+
+    run_controller(engine, ClosingValidation(), answer)
+    assert best_fired(engine) is expected
+    assert splits == ["validation", "validation"]
+    event = json.loads((engine.run_dir / "progress.jsonl").read_text().splitlines()[-1])
+    assert event["round"] == 5
+    assert event["sites"] == {"site-1": {"val_accuracy": 0.9}, "site-2": {"val_accuracy": 0.75}}
+
+
+def test_a_failing_site_is_left_out(engine: Engine) -> None:
+    failed = make_reply(ReturnCode.EXECUTION_EXCEPTION, headers={ReservedHeaderKey.ERROR: "no data"})
+    run_controller(engine, ClosingValidation(), lambda site, task, data: score(0.5, 1) if site == "site-1" else failed)
+    event = json.loads((engine.run_dir / "progress.jsonl").read_text().splitlines()[-1])
+    assert list(event["sites"]) == ["site-1"]
+    assert best_fired(engine)
+
+
+def test_silent_sites_do_not_hold_up_the_job(engine: Engine) -> None:
+    run_controller(engine, ClosingValidation(timeout_s=1), lambda site, task, data: None, limit_s=10)
+    assert not best_fired(engine)
+    assert engine.panic() == ""
+
+
+def test_before_training_there_is_nothing_to_score(tmp_path: Path) -> None:
+    engine = Engine(tmp_path, {"model_selector": IntimeModelSelector()}, ["site-1"])
+    run_controller(engine, ClosingValidation(), lambda site, task, data: None)
+    assert "no global model yet" in engine.panic()

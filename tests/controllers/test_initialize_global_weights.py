@@ -1,0 +1,196 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nvflare.apis.dxo import DXO, DataKind, MetaKey
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
+
+from controllers.initialize_global_weights import InitializeGlobalWeights
+from custom.errors import BundleError
+from custom.keys import DATA_INFO, SAMPLES
+from tests.support import Engine, arrays, run_controller
+
+INFO = {"dataset": "points", "embedded": False, "num_classes": 2, "input_shape": [2]}
+SITES = ["site-1", "site-2", "site-3"]
+
+
+def reply(weights: dict[str, np.ndarray], samples: int = 1, **info: Any) -> Shareable:
+    meta = {DATA_INFO: {**INFO, **info}, SAMPLES: {"train": samples}, MetaKey.NUM_STEPS_CURRENT_ROUND: samples}
+    return DXO(DataKind.WEIGHTS, data=weights, meta=meta).to_shareable()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    return Engine(tmp_path, {"persistor": PTFileModelPersistor()}, SITES)
+
+
+def initialise(engine: Engine, replies: dict[str, Shareable | None], **args: Any) -> dict[str, np.ndarray] | None:
+    """Runs the workflow; the weights it left in the context, None if it left none."""
+    controller = InitializeGlobalWeights(**args)
+    run_controller(engine, controller, lambda site, task, data: replies[site])
+    with engine.new_context() as fl_ctx:
+        model = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)
+    return None if model is None else model["weights"]
+
+
+def values(*numbers: float) -> dict[str, Shareable]:
+    return {
+        site: reply(arrays(w=[number]), samples=i + 1)
+        for i, (site, number) in enumerate(zip(SITES, numbers, strict=True))
+    }
+
+
+def test_client_takes_the_weights_of_the_named_site(engine: Engine) -> None:
+    weights = initialise(engine, values(1, 2, 3), weight_method="client", weights_client_name="site-2")
+    assert weights is not None
+    assert weights["w"].tolist() == [2.0]
+
+
+def test_first_takes_one_reply_among_the_listed_sites(engine: Engine) -> None:
+    weights = initialise(engine, values(1, 2, 3), weight_method="first", weights_client_name=["site-3"])
+    assert weights is not None
+    assert weights["w"].tolist() == [3.0]
+
+
+def test_first_takes_the_first_to_arrive(engine: Engine) -> None:
+    import time
+
+    replies = values(1, 2, 3)
+    controller = InitializeGlobalWeights(weight_method="first")
+
+    def answer(site: str, task: str, data: Shareable) -> Shareable:
+        time.sleep(0.0 if site == "site-2" else 0.3)
+        return replies[site]
+
+    # FLARE's communicator handles one reply at a time, so the delay decides the order of arrival.
+    run_controller(engine, controller, answer)
+    with engine.new_context() as fl_ctx:
+        assert fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)["weights"]["w"].tolist() == [2.0]
+
+
+def test_average_is_weighted_by_samples(engine: Engine) -> None:
+    weights = initialise(engine, values(1, 2, 3), weight_method="average")
+    assert weights is not None
+    # (1 * 1 + 2 * 2 + 3 * 3) / (1 + 2 + 3)
+    assert weights["w"] == pytest.approx([14 / 6])
+    assert weights["w"].dtype == np.float32
+
+
+def test_random_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    drawn = []
+    for attempt, seed in enumerate([5, 5, 1, 11]):
+        engine = Engine(tmp_path / str(attempt), {"persistor": PTFileModelPersistor()}, SITES)
+        weights = initialise(engine, values(1, 2, 3), weight_method="random", draw_seed=seed)
+        assert weights is not None
+        drawn.append(float(weights["w"][0]))
+    assert drawn[0] == drawn[1]
+    assert set(drawn) == {1.0, 2.0, 3.0}
+
+
+def test_unknown_site_ends_the_job_before_any_task(engine: Engine) -> None:
+    asked = []
+    controller = InitializeGlobalWeights(weight_method="client", weights_client_name="site-9")
+    run_controller(engine, controller, lambda site, task, data: asked.append(site))
+    assert "site-9" in engine.panic()
+    assert "site-1, site-2, site-3" in engine.panic()
+    assert asked == []
+
+
+def test_a_silent_site_times_out(engine: Engine) -> None:
+    replies: dict[str, Shareable | None] = {**values(1, 2, 3), "site-3": None}
+    assert initialise(engine, replies, task_timeout=1) is None
+    assert "2 of 3 sites" in engine.panic()
+    assert "site-3: no reply to get_weights within 1 s" in engine.panic()
+
+
+def test_fewer_replies_are_enough_if_so_configured(engine: Engine) -> None:
+    replies: dict[str, Shareable | None] = {**values(1, 2, 3), "site-3": None}
+    weights = initialise(engine, replies, task_timeout=1, min_responses_required=2, weight_method="average")
+    assert weights is not None
+    assert weights["w"] == pytest.approx([5 / 3])
+
+
+def test_the_reason_of_a_failing_site_reaches_the_server(engine: Engine) -> None:
+    failed = make_reply(
+        ReturnCode.EXECUTION_EXCEPTION, headers={ReservedHeaderKey.ERROR: "alpha: expected more than 0"}
+    )
+    assert initialise(engine, {**values(1, 2, 3), "site-2": failed}) is None
+    assert "site-2: alpha: expected more than 0" in engine.panic()
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        (reply(arrays(w=[1, 2])), "site-2 w: expected (1,) float32 as at site-1, got (2,) float32"),
+        (reply(arrays(v=[1])), "site-2 v: expected no such tensor as at site-1, got (1,) float32"),
+        (reply({"w": np.ones(1)}), "site-2 w: expected (1,) float32 as at site-1, got (1,) float64"),
+        (reply(arrays(w=[np.nan])), "site-2 w: expected finite values, got 1 NaN or infinite"),
+        (reply(arrays(w=[1]), dataset="MNIST"), "site-2 dataset: expected points as at site-1, got MNIST"),
+        (reply(arrays(w=[1]), num_classes=3), "site-2 num_classes: expected 2 as at site-1, got 3"),
+        (reply(arrays(w=[1]), input_shape=[3]), "site-2 input_shape: expected [2] as at site-1, got [3]"),
+    ],
+)
+def test_sites_that_differ_end_the_job(engine: Engine, odd: Shareable, message: str) -> None:
+    assert initialise(engine, {**values(1, 2, 3), "site-2": odd}) is None
+    assert message in engine.panic()
+
+
+def test_a_persistor_that_holds_a_model_ends_the_job(tmp_path: Path) -> None:
+    persistor = PTFileModelPersistor(model=torch.nn.Linear(1, 1))
+    engine = Engine(tmp_path, {"persistor": persistor}, SITES)
+    assert initialise(engine, values(1, 2, 3)) is None
+    assert engine.panic().startswith("persistor: the persistor already holds a model")
+
+
+def test_a_persistor_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    assert initialise(Engine(tmp_path / "a", {}, SITES), values(1, 2, 3), persistor_id="") is not None
+    engine = Engine(tmp_path / "b", {}, SITES)
+    assert initialise(engine, values(1, 2, 3)) is None
+    assert "persistor_id: expected the id of the persistor" in engine.panic()
+
+
+def test_initial_model_is_used_after_the_comparison(engine: Engine, tmp_path: Path) -> None:
+    torch.save({"model": {"w": torch.tensor([7.0])}}, tmp_path / "start.pt")
+    weights = initialise(engine, values(1, 2, 3), initial_model="start.pt")
+    assert weights is not None
+    assert weights["w"].tolist() == [7.0]
+
+
+def test_initial_model_of_another_shape_ends_the_job(engine: Engine, tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(4)}, tmp_path / "start.pt")
+    assert initialise(engine, values(1, 2, 3), initial_model="start.pt") is None
+    assert "initial_model start.pt w: expected (1,) float32 as at the sites, got (4,) float32" in engine.panic()
+
+
+def test_missing_initial_model_ends_the_job_before_any_task(engine: Engine) -> None:
+    asked: list[str] = []
+    controller = InitializeGlobalWeights(initial_model="nowhere.pt")
+    run_controller(engine, controller, lambda site, task, data: asked.append(site))
+    assert "no such file" in engine.panic()
+    assert asked == []
+
+
+def test_what_happened_is_written_down(engine: Engine) -> None:
+    initialise(engine, values(1, 2, 3), weight_method="client", weights_client_name="site-3")
+    event = json.loads((engine.run_dir / "progress.jsonl").read_text())
+    assert event["source"] == "site-3"
+    assert event["dataset"] == INFO
+    assert event["samples"] == {"site-1": {"train": 1}, "site-2": {"train": 2}, "site-3": {"train": 3}}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [{"weight_method": "best"}, {"weight_method": "client"}, {"task_timeout": 0}],
+)
+def test_bad_arguments_are_refused_when_the_job_is_built(args: dict[str, Any]) -> None:
+    with pytest.raises(BundleError):
+        InitializeGlobalWeights(**args)

@@ -1,0 +1,129 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable
+from nvflare.apis.signal import Signal
+from nvflare.app_common.app_constant import AppConstants
+from torch import nn
+
+from custom.executors.model_provider import ModelProvider
+from custom.executors.site_task import SiteTask
+from custom.executors.trainer import Trainer
+from custom.executors.validator import Validator
+from custom.keys import DATA_INFO, SAMPLES, SPLIT, TRAIN_METRICS
+from custom.learning.evaluate import evaluate
+from custom.learning.seed import Seed
+from custom.learning.weights import get_weights, load_weights
+from tests.support import Engine, TinyData
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    components: dict[str, Any] = {"seed": Seed(1), "model": nn.Linear(2, 2), "data": TinyData()}
+    return Engine(tmp_path, components, ["site-1", "site-2"], identity="site-2")
+
+
+def execute(engine: Engine, executor: SiteTask, task: str, data: Shareable, abort: Signal | None = None) -> Shareable:
+    with engine.new_context() as fl_ctx:
+        return executor.execute(task, data, fl_ctx, abort or Signal())
+
+
+def model_message(weights: dict[str, np.ndarray], round_index: int = 0) -> Shareable:
+    message = DXO(DataKind.WEIGHTS, data=weights).to_shareable()
+    message.set_header(AppConstants.CURRENT_ROUND, round_index)
+    message.set_header(AppConstants.NUM_ROUNDS, 5)
+    return message
+
+
+def test_trainer_returns_the_difference_of_one_step(engine: Engine) -> None:
+    """One full batch without momentum: the difference is -lr times the gradient, computed here by autograd."""
+    received = get_weights(engine.components["model"])
+    reference = nn.Linear(2, 2)
+    reference.load_state_dict({k: torch.from_numpy(v) for k, v in received.items()})
+    data = TinyData().site("site-2", (), 1)
+    nn.functional.cross_entropy(reference(data.inputs), data.labels).backward()
+
+    trainer = Trainer(local_steps=1, batch_size=12, local_lr=0.5, momentum=0.0)
+    result = from_shareable(execute(engine, trainer, "train", model_message(received)))
+
+    assert result.data_kind == DataKind.WEIGHT_DIFF
+    assert result.data["weight"] == pytest.approx(-0.5 * reference.weight.grad.numpy(), abs=1e-6)
+    assert result.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND) == 12
+    scores = evaluate(reference, [(data.inputs, data.labels)], "val_")
+    assert result.get_meta_prop(MetaKey.INITIAL_METRICS) == pytest.approx(scores)
+    assert result.get_meta_prop(TRAIN_METRICS)["train_loss"] == pytest.approx(scores["val_loss"])
+
+
+def test_two_runs_of_one_round_agree_bit_for_bit_and_rounds_differ(engine: Engine) -> None:
+    received = get_weights(engine.components["model"])
+    trainer = Trainer(batch_size=5)
+    runs = [from_shareable(execute(engine, trainer, "train", model_message(received, r))).data for r in (0, 0, 1)]
+    assert np.array_equal(runs[0]["weight"], runs[1]["weight"])
+    assert not np.array_equal(runs[0]["weight"], runs[2]["weight"])
+
+
+def test_submitted_model_is_received_plus_difference(engine: Engine) -> None:
+    received = get_weights(engine.components["model"])
+    difference = from_shareable(execute(engine, Trainer(), "train", model_message(received, 2))).data
+    submitted = from_shareable(execute(engine, ModelProvider(), "submit_model", Shareable())).data
+    assert submitted["weight"] == pytest.approx(received["weight"] + difference["weight"], abs=1e-6)
+    assert set(load_weights(engine.run_dir / "local_model.pt")) == {"weight", "bias"}
+
+
+def test_submitting_before_training_is_an_error_that_says_so(engine: Engine) -> None:
+    reply = execute(engine, ModelProvider(), "submit_model", Shareable())
+    assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+    assert reply.get_header(ReservedHeaderKey.ERROR) == "site-2: has no model to submit: it has not trained in this job"
+
+
+def test_initial_weights_come_with_facts_about_the_data(engine: Engine) -> None:
+    reply = from_shareable(execute(engine, ModelProvider(), "get_weights", Shareable()))
+    assert np.array_equal(reply.data["weight"], engine.components["model"].weight.detach().numpy())
+    assert reply.get_meta_prop(DATA_INFO)["dataset"] == "points"
+    assert reply.get_meta_prop(SAMPLES) == {"train": 12, "validation": 12, "test": 12}
+
+
+@pytest.mark.parametrize(("split", "prefix"), [("validation", "val_"), ("test", "test_"), (None, "test_")])
+def test_validator_scores_the_split_it_is_asked_for(engine: Engine, split: str | None, prefix: str) -> None:
+    perfect = {"weight": np.array([[-9, 0], [9, 0]], np.float32), "bias": np.zeros(2, np.float32)}
+    message = model_message(perfect)
+    if split:
+        message.set_header(SPLIT, split)
+    assert from_shareable(execute(engine, Validator(), "validate", message)).data[f"{prefix}accuracy"] == 1.0
+
+
+def test_a_foreign_model_is_refused_with_the_name_of_the_tensor(engine: Engine) -> None:
+    reply = execute(engine, Trainer(), "train", model_message({"weight": np.zeros((3, 2), np.float32)}))
+    assert "bias: expected (2,), got none" in reply.get_header(ReservedHeaderKey.ERROR)
+
+
+def test_an_error_in_user_code_reaches_the_server_as_one_line(engine: Engine) -> None:
+    class Broken(nn.Linear):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no forward today")
+
+    engine.components["model"] = Broken(2, 2)
+    reply = execute(engine, Trainer(), "train", model_message(get_weights(engine.components["model"])))
+    assert "no forward today" in reply.get_header(ReservedHeaderKey.ERROR)
+    assert "\n" not in reply.get_header(ReservedHeaderKey.ERROR)
+
+
+def test_a_missing_component_is_named(engine: Engine) -> None:
+    del engine.components["data"]
+    reply = execute(engine, ModelProvider(), "get_weights", Shareable())
+    assert "site-2 data: expected a component with this id" in reply.get_header(ReservedHeaderKey.ERROR)
+
+
+def test_abort_is_answered_as_such(engine: Engine) -> None:
+    abort = Signal()
+    abort.trigger(True)
+    message = model_message(get_weights(engine.components["model"]))
+    assert execute(engine, Trainer(), "train", message, abort).get_return_code() == ReturnCode.TASK_ABORTED

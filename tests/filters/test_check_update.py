@@ -1,0 +1,222 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""CheckUpdate with real Shareables, contexts and FLARE's own `apply_filters`; expected values by hand."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nvflare.apis.dxo import DataKind, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import ReservedKey, ReturnCode
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from nvflare.apis.utils.task_utils import apply_filters
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.private.privacy_manager import Scope
+
+from custom.aggregators.weighted import WeightedAggregator
+from custom.errors import BundleError
+from custom.filters.check_update import CheckUpdate
+from tests.filters.flare_contexts import Server, submission
+
+MODEL = {"w": np.zeros(2, np.float32), "b": np.zeros(1, np.float32), "count": np.array(3, np.int64)}
+BIAS = {"b": np.zeros(1, np.float32)}
+SITES = ("site-1", "site-2", "site-3")
+
+
+def diff(*values: float) -> dict[str, np.ndarray]:
+    return {"w": np.array(values, np.float32)} | BIAS
+
+
+def send(check: CheckUpdate, server: Server, result: Shareable, task_id: str = "") -> Shareable:
+    """Through the filter, the way ServerRunner calls it."""
+    fl_ctx = server.context(result.get_peer_prop(ReservedKey.IDENTITY_NAME, "?"), task_id)
+    return apply_filters(Scope.TASK_RESULT_FILTERS_NAME, result, fl_ctx, {"train/in": [check]}, "train", "in")
+
+
+def send_round(check: CheckUpdate, server: Server, current_round: int, *norms: float, sites=SITES) -> list[str]:
+    """One update of each norm from each site in turn; returns the return codes."""
+    updates = [submission(site, current_round, diff(0, norm)) for site, norm in zip(sites, norms, strict=True)]
+    return [send(check, server, update).get_return_code() for update in updates]
+
+
+def error(reply: Shareable) -> str:
+    assert reply.get_return_code() == ReturnCode.TASK_RESULT_FILTER_ERROR
+    with pytest.raises(ValueError, match="not a valid DXO"):
+        from_shareable(reply)
+    return reply.get_header(ReservedHeaderKey.ERROR)
+
+
+def test_a_good_update_passes_unchanged():
+    check = CheckUpdate()
+    for metrics in ({"val_accuracy": 0.5}, 0.5, None):
+        result = submission("site-1", 0, diff(3, 4), 10, metrics)
+        assert send(check, Server(MODEL, workflow=str(metrics)), result) is result
+        assert result.get_return_code() == ReturnCode.OK
+    assert check.counts == {}
+
+
+BAD = {
+    "kind": {"diff": diff(1, 1), "data_kind": DataKind.WEIGHTS},
+    "weight": {"diff": diff(1, 1), "weight": math.nan},
+    "no_data": {"diff": {}, "weight": 5},
+    "missing_key": {"diff": BIAS},
+    "extra_key": {"diff": diff(1, 1) | {"count": np.array(1, np.int64)}},
+    "dtype": {"diff": BIAS | {"w": np.ones(2)}},
+    "shape": {"diff": diff(1, 1, 1)},
+    "not_finite": {"diff": diff(1, math.nan)},
+    "norm": {"diff": diff(30, 40)},
+    "metrics": {"diff": diff(1, 1), "metrics": {"val_loss": math.inf}},
+    "stale_round": {"diff": diff(1, 1), "current_round": 0},
+}
+
+
+@pytest.mark.parametrize("reason", sorted(BAD))
+def test_every_refusal_is_typed_logged_once_and_counted(reason, caplog):
+    """In round 2 (FLARE's 1), after three norms of 1: a norm of 50 is more than ten times their median."""
+    server, check = Server(MODEL), CheckUpdate()
+    send_round(check, server, 0, 1, 1, 1)
+    server.enter(1)
+    result = submission(**{"site": "site-2", "current_round": 1} | BAD[reason])
+    result.set_header(AppConstants.JOB_STATS_CLIENT_TELEMETRY, {"update_size_mb": 1.5})
+    with caplog.at_level(logging.INFO):
+        reply = send(check, server, result)
+    assert error(reply).startswith("site-2 round 2")
+    assert check.counts == {reason: 1}
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert f"update refused ({reason}): site-2 round 2" in caplog.text
+    assert reply.get_cookie(AppConstants.CONTRIBUTION_ROUND) == result.get_cookie(AppConstants.CONTRIBUTION_ROUND)
+    assert reply.get_peer_prop(ReservedKey.IDENTITY_NAME, None) == "site-2"
+    assert reply.get_header(AppConstants.JOB_STATS_CLIENT_TELEMETRY) == {"update_size_mb": 1.5}
+    # A refused update leaves no trace: the site may still send a good one.
+    assert send(check, server, submission("site-2", 1, diff(1, 1))).get_return_code() == ReturnCode.OK
+
+
+def test_what_is_not_a_dxo_is_refused():
+    result = Shareable({"weights": 1})
+    result.add_cookie(AppConstants.CONTRIBUTION_ROUND, 0)
+    assert "expected WEIGHT_DIFF" in error(send(CheckUpdate(), Server(MODEL), result))
+
+
+def test_a_second_update_of_a_round_is_a_duplicate_but_a_repetition_is_no_fault(caplog):
+    server, check = Server(MODEL), CheckUpdate()
+    assert send(check, server, submission("site-1", 0, diff(1, 1)), "task").get_return_code() == ReturnCode.OK
+    with caplog.at_level(logging.INFO):
+        assert "again" in error(send(check, server, submission("site-1", 0, diff(1, 1)), "task"))
+        assert "accepted before" in error(send(check, server, submission("site-1", 0, {}, 0), "other task"))
+    assert [record.levelname for record in caplog.records] == ["INFO", "ERROR"]
+    assert check.counts == {"resent": 1, "duplicate": 1}
+    assert send(check, server, submission("site-2", 0, diff(1, 1))).get_return_code() == ReturnCode.OK
+
+
+def test_nothing_to_contribute_is_accepted_and_not_counted_as_a_norm():
+    server, check = Server(MODEL), CheckUpdate(min_history=1)
+    assert send(check, server, submission("site-1", 0, {}, 0)).get_return_code() == ReturnCode.OK
+    assert send_round(check, server, 0, 0, sites=("site-2",)) == [ReturnCode.OK]
+    server.enter(1)
+    assert send_round(check, server, 1, 100, sites=("site-1",)) == [ReturnCode.OK]
+
+
+def test_norms_are_compared_with_earlier_rounds_only_whatever_the_order_of_arrival():
+    """The last three norms in the order of rounds and names are 9, 3, 4: their median 4 allows 40."""
+    for reverse in (1, -1):
+        server, check = Server(MODEL), CheckUpdate(history=3)
+        order = slice(None, None, reverse)
+        pair = ("site-1", "site-2")
+        for current_round, norms in enumerate(((9e3, 1e3), (1, 9), (3, 4))):
+            server.enter(current_round)
+            sites = pair[order]
+            assert send_round(check, server, current_round, *norms[order], sites=sites) == [ReturnCode.OK] * 2
+        server.enter(3)
+        codes = send_round(check, server, 3, *(40, 40.1)[order], sites=pair[order])
+        assert codes[order] == [ReturnCode.OK, ReturnCode.TASK_RESULT_FILTER_ERROR]
+
+
+def test_a_refused_norm_does_not_move_the_median():
+    server, check = Server(MODEL), CheckUpdate()
+    send_round(check, server, 0, 1, 1, 1)
+    for current_round in range(1, 8):
+        server.enter(current_round)
+        send_round(check, server, current_round, 11, sites=("site-1",))
+    assert check.counts == {"norm": 7}
+
+
+def test_workflows_that_follow_one_another_have_their_own_rounds_and_norms():
+    server, check = Server(MODEL), CheckUpdate()
+    assert send_round(check, server, 0, 1, 1, 1) == [ReturnCode.OK] * 3
+    server.enter(0, "train_2")
+    assert send_round(check, server, 0, 500, 500, 500) == [ReturnCode.OK] * 3
+    server.enter(5, "train_3")
+    assert send_round(check, server, 5, 1, 1, 1) == [ReturnCode.OK] * 3
+    server.enter(6, "train_3")
+    assert send_round(check, server, 6, 11, sites=("site-1",)) == [ReturnCode.TASK_RESULT_FILTER_ERROR]
+
+
+def test_a_failed_site_passes_unchanged():
+    result = make_reply(ReturnCode.EXECUTION_EXCEPTION, {ReservedHeaderKey.ERROR: "round 1: out of memory"})
+    result.set_peer_props({ReservedKey.IDENTITY_NAME: "site-3"})
+    check = CheckUpdate()
+    assert send(check, Server(MODEL), result) is result
+    assert check.counts == {}
+
+
+@pytest.mark.parametrize("key", [AppConstants.GLOBAL_MODEL, AppConstants.CURRENT_ROUND])
+def test_without_a_global_model_nothing_is_accepted(key):
+    server, check = Server(MODEL), CheckUpdate()
+    server.set(key, None)
+    assert "bind CheckUpdate to the training task" in error(send(check, server, submission("site-1", 0, diff(1, 1))))
+    assert check.counts == {"no_model": 1}
+
+
+def test_partial_updates_where_a_job_allows_them():
+    server, check = Server(MODEL), CheckUpdate(allow_partial=True)
+    assert send(check, server, submission("site-1", 0, BIAS)).get_return_code() == ReturnCode.OK
+
+
+def test_start_run_forgets_everything():
+    server, check = Server(MODEL), CheckUpdate(min_history=1)
+    send_round(check, server, 0, 1, math.nan, 1)
+    check.handle_event(EventType.START_RUN, server.context())
+    assert check.counts == {}
+    assert send_round(check, server, 0, 1, 1, 1) == [ReturnCode.OK] * 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"max_norm_ratio": 0}, {"max_norm_ratio": math.nan}, {"max_weight": -1}, {"min_history": 0}, {"history": 2}],
+)
+def test_bad_arguments(arguments):
+    with pytest.raises(BundleError, match="expected a number"):
+        CheckUpdate(**arguments)
+
+
+FAULTS = st.sampled_from([None, *(reason for reason in sorted(BAD) if reason != "stale_round")])
+
+
+@settings(max_examples=100, deadline=None)
+@given(faults=st.lists(st.tuples(st.sampled_from(SITES), FAULTS), max_size=12))
+def test_a_refused_update_never_reaches_the_sum(faults):
+    """Site i sends a diff of i with weight i or one of the faults; the mean is over the first good one of each."""
+    server, check, aggregator = Server(MODEL), CheckUpdate(), WeightedAggregator()
+    send_round(check, server, 0, 1, 1, 1)
+    server.enter(1)
+    good = set()
+    for site, fault in faults:
+        number = int(site[-1])
+        sent = {"diff": diff(number, 0), "weight": number} | ({} if fault is None else BAD[fault])
+        reply = send(check, server, submission(site, 1, **sent))
+        if reply.get_return_code() == ReturnCode.OK:
+            assert aggregator.accept(reply, server.context(site))
+            assert fault is None
+            good.add(number)
+    assert sum(check.counts.values()) == len(faults) - len(good)
+    result = from_shareable(aggregator.aggregate(server.context()))
+    if not good:
+        assert result.data == {}
+    else:
+        expected = sum(number * number for number in good) / sum(good)
+        np.testing.assert_allclose(result.data["w"], [expected, 0], rtol=1e-6)

@@ -1,0 +1,104 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""hello-pt in a POC (mutual TLS): submitted with FLARE's command and with its API, downloaded, reported."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.flare import NVFLARE, ROOT, bundle, environment, export, run
+
+pytestmark = pytest.mark.e2e
+SUBMIT = """
+import sys
+from nvflare.fuel.flare_api.flare_api import new_secure_session
+session = new_secure_session("admin@nvidia.com", sys.argv[1])
+job_id = session.submit_job(sys.argv[2])
+session.monitor_job(job_id, timeout=300)
+print("FINISHED", job_id, session.get_job_meta(job_id)["status"])
+session.close()
+"""
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+class Poc:
+    """A POC system in its own home and workspace."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        home, workspace = folder / "home", folder / "poc"
+        home.mkdir()
+        self.workspace = workspace
+        self.env = environment(folder / "nothing", HOME=str(home), NVFLARE_POC_WORKSPACE=str(workspace))
+
+    def flare(self, *arguments: str, limit_s: float = 400) -> str:
+        done = run([str(NVFLARE), *arguments], self.folder / "empty", self.env, limit_s)
+        assert done.returncode == 0, f"nvflare {' '.join(arguments)}\n{done.stdout[-3000:]}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def poc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Poc]:
+    busy = [port for port in (8002, 8003) if not port_is_free(port)]
+    if busy:
+        pytest.fail(
+            f"POC needs ports 8002 and 8003; in use: {busy}. Stop what listens there, then run this test again."
+        )
+    poc = Poc(tmp_path_factory.mktemp("poc"))
+    poc.flare("poc", "prepare", "-n", "2", "--force")
+    poc.flare("poc", "start", limit_s=120)
+    yield poc
+    poc.flare("poc", "stop", limit_s=120)
+    deadline = time.monotonic() + 60
+    while not port_is_free(8002) and time.monotonic() < deadline:
+        time.sleep(1)
+    assert port_is_free(8002), "the POC server is still there a minute after stop"
+
+
+def wait_until_ready(poc: Poc) -> None:
+    """Both clients have registered."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        logs = [path.read_text() for path in poc.workspace.rglob("site-*/log.txt")]
+        if len(logs) == 2 and all("Successfully registered client" in log for log in logs):
+            return
+        time.sleep(1)
+    pytest.fail("the clients of the POC did not register within 90 s")
+
+
+def test_submit_monitor_download_report(poc: Poc, tmp_path: Path) -> None:
+    wait_until_ready(poc)
+    answer = poc.flare("--format", "json", "job", "submit", "-j", str(ROOT / "jobs" / "hello-pt"))
+    job_id = re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", answer)
+    assert job_id, answer
+    poc.flare("job", "monitor", "--timeout", "300", job_id[0])
+    poc.flare("job", "download", "-o", str(tmp_path / "results"), job_id[0], "--force")
+
+    out = tmp_path / "report.json"
+    for place in (tmp_path / "results" / job_id[0], poc.workspace):
+        done = bundle("report", str(place), "--json", str(out), cwd=tmp_path)
+        assert done.returncode == 0, done.stdout
+        report = json.loads(out.read_text())
+        assert report["job"] == "hello-pt"
+        assert report["status"] == "completed", done.stdout
+        assert len(report["rounds"]) == 5
+        assert set(report["cross_site"]["site-1"]) == {"site-1", "site-2"}
+
+
+def test_an_exported_job_is_accepted_by_the_api(poc: Poc, tmp_path: Path) -> None:
+    wait_until_ready(poc)
+    job = export("hello-pt", tmp_path / "hello-pt", "dataset=digits", "num_rounds=1")
+    kit = next(path for path in poc.workspace.rglob("admin@nvidia.com") if path.is_dir())
+    done = run([sys.executable, "-c", SUBMIT, str(kit), str(job)], tmp_path / "empty", poc.env)
+    assert re.search(r"FINISHED \S+ FINISHED:COMPLETED", done.stdout), done.stdout[-3000:]

@@ -1,0 +1,128 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nvflare.apis.dxo import DXO, DataKind, MetaKey
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+
+from custom.keys import TRAIN_METRICS
+from custom.widgets.progress_log import ProgressLog, payload_bytes, weighted_mean
+from tests.support import Engine
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    engine = Engine(tmp_path, {"progress": ProgressLog()}, ["site-1", "site-2"])
+    config = Path(engine.workspace.get_app_config_dir("job"))
+    config.mkdir(parents=True)
+    (config / "config_fed_server.json").write_text('{"workflows": [{"id": "sag"}]}')
+    return engine
+
+
+def fire(engine: Engine, event: str, site: str = "", **props: Any) -> None:
+    with engine.new_context() as fl_ctx:
+        for key, value in props.items():
+            fl_ctx.set_prop(key, value, private=True, sticky=False)
+        if site:
+            peer = FLContext()
+            peer.set_prop("__identity_name__", site, private=False)
+            fl_ctx.set_peer_context(peer)
+        engine.fire_event(event, fl_ctx)
+
+
+def update(accuracy: float, samples: int) -> Shareable:
+    meta = {
+        MetaKey.NUM_STEPS_CURRENT_ROUND: samples,
+        MetaKey.INITIAL_METRICS: {"val_accuracy": accuracy},
+        TRAIN_METRICS: {"train_loss": 1.5},
+    }
+    return DXO(DataKind.WEIGHT_DIFF, data={"w": np.zeros(10, np.float32)}, meta=meta).to_shareable()
+
+
+def contribute(engine: Engine, site: str, result: Shareable) -> None:
+    fire(engine, EventType.AFTER_TASK_DATA_FILTER, site, **{FLContextKey.TASK_DATA: update(0, 0)})
+    fire(engine, EventType.BEFORE_TASK_RESULT_FILTER, site, **{FLContextKey.TASK_RESULT: result})
+    names = {FLContextKey.TASK_RESULT: result, FLContextKey.TASK_NAME: "train"}
+    fire(engine, EventType.AFTER_TASK_RESULT_FILTER, site, **names)
+    if result.get_return_code() == ReturnCode.OK:
+        fire(engine, AppEventType.AFTER_CONTRIBUTION_ACCEPT, site, **{AppConstants.TRAINING_RESULT: result})
+
+
+def events(engine: Engine) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (engine.run_dir / "progress.jsonl").read_text().splitlines()]
+
+
+def test_a_round_with_one_failed_site(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    rounds = {AppConstants.CURRENT_ROUND: 2, AppConstants.NUM_ROUNDS: 5}
+    fire(engine, EventType.START_RUN)
+    fire(engine, AppEventType.ROUND_STARTED)
+    contribute(engine, "site-1", update(0.25, 30))
+    failed = make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR, headers={ReservedHeaderKey.ERROR: "NaN in w"})
+    contribute(engine, "site-2", failed)
+    with caplog.at_level("INFO"):
+        fire(engine, AppEventType.ROUND_DONE, **rounds)
+
+    started, error, done = events(engine)
+    assert (started["sites"], started["workflows"], started["job"]) == (["site-1", "site-2"], ["sag"], "test")
+    assert (error["event"], error["site"], error["task"], error["reason"]) == (
+        "site_error",
+        "site-2",
+        "train",
+        "NaN in w",
+    )
+    assert (done["round"], done["num_rounds"]) == (3, 5)
+    assert (done["upload_bytes"], done["download_bytes"]) == (40, 80)
+    assert done["sites"] == {
+        "site-1": {"samples": 30, "received": {"val_accuracy": 0.25}, "train": {"train_loss": 1.5}}
+    }
+    assert done["failed"] == {"site-2": "NaN in w"}
+    line = next(record.getMessage() for record in caplog.records if "round 3/5" in record.getMessage())
+    assert "received val_accuracy 0.250  1/2 sites" in line
+    assert "without site-2" in line
+
+
+def test_the_log_line_shows_the_change_since_the_last_round(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    fire(engine, EventType.START_RUN)
+    with caplog.at_level("INFO"):
+        for index, (first, second) in enumerate([(0.2, 0.5), (0.4, 0.7)]):
+            fire(engine, AppEventType.ROUND_STARTED)
+            contribute(engine, "site-1", update(first, 20))
+            contribute(engine, "site-2", update(second, 10))
+            rounds = {AppConstants.CURRENT_ROUND: index, AppConstants.NUM_ROUNDS: 2}
+            fire(engine, AppEventType.ROUND_DONE, **rounds)
+    lines = [r.getMessage() for r in caplog.records if "2/2 sites" in r.getMessage()]
+    assert "received val_accuracy 0.300  " in lines[0]  # (20 * 0.2 + 10 * 0.5) / 30
+    assert "received val_accuracy 0.500 (+0.200)  " in lines[1]
+
+
+def test_best_fatal_and_end_are_written(engine: Engine) -> None:
+    fire(engine, EventType.START_RUN)
+    selection = {"best_round": 4, "best_metrics": {"val_accuracy": 0.5}}
+    fire(engine, AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, **{AppConstants.METRICS_SELECTION_INFO: selection})
+    fire(engine, EventType.FATAL_SYSTEM_ERROR, **{FLContextKey.EVENT_DATA: "disk full"})
+    fire(engine, EventType.END_RUN)
+    best, fatal, end = events(engine)[1:]
+    assert (best["event"], best["round"], best["metric"], best["value"]) == ("best", 4, "val_accuracy", 0.5)
+    assert (fatal["event"], fatal["reason"]) == ("fatal", "disk full")
+    assert end["event"] == "job_ended"
+
+
+def test_payload_counts_arrays_at_any_depth() -> None:
+    nested = Shareable({"a": {"b": [np.zeros(3, np.float32), b"12345"]}, "c": "text", "d": 7})
+    assert payload_bytes(nested) == 12 + 5
+
+
+def test_weighted_mean_by_hand() -> None:
+    metrics = {"b": {"x": 4.0}, "a": {"x": 1.0, "y": 2.0}}
+    assert weighted_mean(metrics, {"a": 3, "b": 1}) == {"x": 1.75, "y": 2.0}
+    assert weighted_mean({"a": {"x": 1.0}}, {"a": 0}) == {}
