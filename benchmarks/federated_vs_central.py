@@ -33,7 +33,7 @@ from custom.learning.seed import Seed, derive
 from custom.learning.train import LocalBudget, train
 from custom.models.lenet import LeNet
 
-SETTINGS = {"batch_size": 32, "local_lr": 0.02, "lr_schedule": "cosine", "momentum": 0.9, "weight_decay": 0.0005}
+SETTINGS = {"batch_size": 64, "local_lr": 0.01, "lr_schedule": "cosine", "momentum": 0.9, "weight_decay": 0.0005}
 TARGET_POINTS = 1.5
 BEST = "SRV_best_FL_global_model.pt"
 
@@ -41,7 +41,7 @@ BEST = "SRV_best_FL_global_model.pt"
 def federated(seed: int, rounds: int, folder: Path) -> dict[str, float]:
     """Test accuracy of the best global model, over all 10,000 images (5,000 a site)."""
     settings = [f"{key}={value}" for key, value in SETTINGS.items()]
-    settings += [f"seed={seed}", f"num_rounds={rounds}", "augment=true", "on_missing=error"]
+    settings += [f"seed={seed}", f"num_rounds={rounds}", "on_missing=error"]
     job = export("hello-pt", folder / f"job-{seed}", settings)
     seconds = simulate(job, folder / f"federated-{seed}", sites=2)
     results = server_json(folder / f"federated-{seed}", "cross_site_val/cross_val_results.json")
@@ -56,7 +56,7 @@ def central(seed: int, rounds: int) -> dict[str, float]:
     model_seed = Seed(seed).seed
     device = choose_device()
     model = LeNet().to(device)
-    data = ImageData(augment=True, on_missing="error").site("central", ["central"], model_seed)
+    data = ImageData(on_missing="error").site("central", ["central"], model_seed)
     sgd = {key: SETTINGS[key] for key in ("momentum", "weight_decay")}
     optimizer = torch.optim.SGD(model.parameters(), lr=float(SETTINGS["local_lr"]), **sgd)  # type: ignore[arg-type]
     budget = LocalBudget(batch_size=int(SETTINGS["batch_size"]))

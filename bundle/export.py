@@ -12,7 +12,7 @@ from typing import Any
 
 from bundle import settings
 from bundle.arguments import OWN
-from bundle.initial_model import put_initial_model
+from bundle.initial_model import INITIAL_MODEL, put_initial_model
 from bundle.jobs import Job, read_job
 from bundle.link import TEXT_LINK_REMEDY, is_text_link
 from custom.errors import BundleError
@@ -36,15 +36,15 @@ def export(name_or_path: str, out: Path, assignments: Sequence[str] = ()) -> Job
     job = read_job(name_or_path)
     _check_out(out, job.folder)
     _check_links(job.folder)
-    initial_model = values.pop(settings.INITIAL_MODEL, None)
-    settings.apply(job.configs, values)
+    initial_models = {key: value for key, value in values.items() if key.rpartition(".")[2] == INITIAL_MODEL}
+    settings.apply(job.configs, {key: value for key, value in values.items() if key not in initial_models})
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         copy = Path(temporary) / out.name
         shutil.copytree(job.folder, copy, ignore=LEFT_OUT)
         _check_components(job, copy)
-        if initial_model is not None:
-            put_initial_model(job.configs, copy, initial_model)
+        for source in initial_models.values():
+            put_initial_model(job.configs, copy, source)
         if assignments:
             _write_configs(job, copy)
         if out.exists():

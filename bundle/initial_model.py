@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 from bundle.report.locate import find_run
 from custom.errors import BundleError
 
+INITIAL_MODEL = "initial_model"  # the argument
 IN_JOB = "initial_model.pt"
-GLOBAL_MODEL = "FL_global_model.pt"
+GLOBAL_MODEL = "app_server/FL_global_model.pt"
 WORKFLOW = "InitializeGlobalWeights"
 
 
@@ -23,11 +25,11 @@ def put_initial_model(app_configs: dict[Path, dict[str, Any]], job_folder: Path,
     """
     path, arguments = _workflow(app_configs)
     if not isinstance(source, str) or not source:
-        raise BundleError(key="--set initial_model", expected="a file or a folder", got=repr(source))
-    file = find_model(Path(source).expanduser())
-    _check_loads(file)
-    shutil.copyfile(file, job_folder / path.parent.parent / IN_JOB)
-    arguments["initial_model"] = IN_JOB
+        raise BundleError(key=f"--set {INITIAL_MODEL}", expected="a file or a folder", got=repr(source))
+    copy = job_folder / path.parent.parent / IN_JOB
+    _copy(Path(source).expanduser(), copy)
+    _check_loads(copy, source)
+    arguments[INITIAL_MODEL] = IN_JOB
 
 
 def _workflow(app_configs: dict[Path, dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
@@ -35,31 +37,35 @@ def _workflow(app_configs: dict[Path, dict[str, Any]]) -> tuple[Path, dict[str, 
         for workflow in config.get("workflows", []):
             if str(workflow.get("path", "")).rpartition(".")[2] == WORKFLOW:
                 return path, workflow.setdefault("args", {})
-    raise BundleError(f"the job has no {WORKFLOW} workflow, which reads it", key="--set initial_model")
+    raise BundleError(f"the job has no {WORKFLOW} workflow, which reads it", key=f"--set {INITIAL_MODEL}")
 
 
-def find_model(source: Path) -> Path:
-    """`source` itself if it is a file, else the final global model of the job that ran in that folder."""
+def _copy(source: Path, copy: Path) -> None:
+    """Copies `source` itself if it is a file, else the final global model of the job that ran in that folder."""
+    if not source.exists():
+        raise BundleError("no such file or folder", key=f"--set {INITIAL_MODEL}={source}")
     if source.is_file():
-        return source.resolve()
-    if not source.is_dir():
-        raise BundleError("no such file or folder", key=f"--set initial_model={source}")
-    direct = [path for path in (source / GLOBAL_MODEL, source / "app_server" / GLOBAL_MODEL) if path.is_file()]
-    if direct:
-        return direct[0].resolve()
+        shutil.copyfile(source, copy)
+        return
     run = find_run(source)
-    model = run.folder / "app_server" / GLOBAL_MODEL
-    if run.archive or not model.is_file():
-        place = f"{run.archive}, FLARE's job store" if run.archive else str(run.folder)
+    try:
+        if run.archive:
+            with zipfile.ZipFile(run.archive) as archive, archive.open(GLOBAL_MODEL) as model, copy.open("wb") as file:
+                shutil.copyfileobj(model, file)
+        else:
+            shutil.copyfile(run.folder / GLOBAL_MODEL, copy)
+    except (FileNotFoundError, KeyError) as error:
         raise BundleError(
-            f"there is no {GLOBAL_MODEL} to read in {place}",
-            key=f"--set initial_model={source}",
-            remedy="give the file itself, or a job downloaded with `nvflare job download`",
-        )
-    return model.resolve()
+            f"job {run.job_id} left no {GLOBAL_MODEL} in {run.archive or run.folder}",
+            key=f"--set {INITIAL_MODEL}={source}",
+            remedy="give the file itself, or the folder of a job that finished a round",
+        ) from error
 
 
-def _check_loads(file: Path) -> None:
+def _check_loads(copy: Path, source: str) -> None:
     from custom.learning.weights import load_weights  # imports torch: a second that other exports need not wait
 
-    load_weights(file)
+    try:
+        load_weights(copy)
+    except BundleError as error:
+        raise BundleError(str(error).replace(str(copy), source), key=f"--set {INITIAL_MODEL}") from error

@@ -41,7 +41,9 @@ class Job:
         """The smallest federation that FLARE would start the job with."""
         value = self.meta.get("min_clients", 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise BundleError(key=f"{self.folder / 'meta.json'} min_clients", expected="1 or more sites", got=repr(value))
+            raise BundleError(
+                key=f"{self.folder / 'meta.json'} min_clients", expected="1 or more sites", got=repr(value)
+            )
         return value
 
     @property
@@ -67,8 +69,12 @@ def find_job(name_or_path: str) -> Path:
         )
     names = sorted(job.name for job in JOBS.glob("*") if (job / "meta.json").is_file())
     close = difflib.get_close_matches(name_or_path, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"the jobs here are {', '.join(names) or '(none)'}"
-    raise BundleError("no such job", key=name_or_path, remedy=f"{hint} A path to a job folder is fine too")
+    question = f"did you mean {close[0]}? " if close else ""
+    raise BundleError(
+        "no such job",
+        key=name_or_path,
+        remedy=f"{question}the jobs here are {', '.join(names) or '(none)'}, and a path to a job folder will do too",
+    )
 
 
 def read_job(name_or_path: str) -> Job:

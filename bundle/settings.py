@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,6 @@ from typing import Any
 from bundle.arguments import OWN, UNKNOWN, Component, accepted_types, components, fits
 from custom.errors import BundleError
 
-INITIAL_MODEL = "initial_model"
 Match = tuple[Component, str]
 
 
@@ -30,14 +31,15 @@ def parse(settings: Sequence[str]) -> dict[str, Any]:
         if key.strip() in values:
             raise BundleError("is set twice", key=f"--set {key.strip()}")
         try:
-            values[key.strip()] = json.loads(text, parse_constant=_no_constant)
-        except json.JSONDecodeError:
+            values[key.strip()] = json.loads(text, parse_constant=str, parse_float=_finite)
+        except ValueError:
             values[key.strip()] = text
     return values
 
 
-def _no_constant(name: str) -> str:
-    return name  # NaN and Infinity are no JSON: they stay text, and so fail for numbers
+def _finite(text: str) -> float | str:
+    # What JSON cannot hold (1e999, and NaN above) stays text, which is refused where a number belongs.
+    return float(text) if math.isfinite(float(text)) else text
 
 
 def apply(configs: dict[Path, dict[str, Any]], values: dict[str, Any]) -> None:
@@ -74,9 +76,7 @@ def _find(key: str, parts: Sequence[Component]) -> Match:
 
 def _distinct_keys(matches: Sequence[Match]) -> list[str]:
     keys = [part.shortest_key(argument) for part, argument in matches]
-    return [
-        key if keys.count(key) == 1 else f"{part.side}.{key}" for key, (part, _) in zip(keys, matches, strict=True)
-    ]
+    return [key if keys.count(key) == 1 else f"{part.side}.{key}" for key, (part, _) in zip(keys, matches, strict=True)]
 
 
 def _unknown(key: str, candidates: Sequence[Match]) -> BundleError:
@@ -85,9 +85,10 @@ def _unknown(key: str, candidates: Sequence[Match]) -> BundleError:
     owners: dict[str, list[str]] = {}
     for part, argument in candidates:
         owners.setdefault(part.scopes[0], []).append(argument)
-    lines = "".join(f"\n  {owner}: {', '.join(dict.fromkeys(names))}" for owner, names in owners.items())
-    question = f"; did you mean {close[0]}?" if close else ""
-    return BundleError(f"the job has no such argument{question} It has{lines}", key=f"--set {key}")
+    lists = (f"{owner}: {', '.join(dict.fromkeys(arguments))}" for owner, arguments in owners.items())
+    lines = "\n".join(textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="    ") for text in lists)
+    question = f" (did you mean {close[0]}?)" if close else ""
+    return BundleError(f"the job has no such argument{question}; it has\n{lines}", key=f"--set {key}")
 
 
 def _check_type(component: Component, argument: str, value: Any, key: str) -> None:

@@ -62,22 +62,31 @@ class InitializeGlobalWeights(Controller):
         persistor_id: str = "persistor",
     ) -> None:
         super().__init__(task_check_period=0.05)
-        names = [weights_client_name] if isinstance(weights_client_name, str) else list(weights_client_name or [])
-        if weight_method not in METHODS:
-            raise BundleError(key="weight_method", expected=f"one of {', '.join(METHODS)}", got=repr(weight_method))
-        if weight_method == "client" and len(names) != 1:
-            raise BundleError(key="weights_client_name", expected="the name of one site", got=repr(weights_client_name))
-        if not task_timeout > 0:
-            raise BundleError(key="task_timeout", expected="more than 0 seconds", got=task_timeout)
         self.task_name, self.task_timeout = task_name, task_timeout
         self.min_responses_required = min_responses_required
         self.wait_time_after_min_received = wait_time_after_min_received
-        self.weights_prop_name, self.weight_method, self.names = weights_prop_name, weight_method, names
+        self.weights_prop_name, self.weight_method = weights_prop_name, weight_method
+        self.names = [weights_client_name] if isinstance(weights_client_name, str) else list(weights_client_name or [])
         self.draw_seed, self.initial_model, self.persistor_id = draw_seed, initial_model, persistor_id
+
+    def check(self) -> None:
+        """Looks at the settings.
+
+        Raises:
+            BundleError: one is out of range.
+        """
+        if self.weight_method not in METHODS:
+            expected = f"one of {', '.join(METHODS)}"
+            raise BundleError(key="weight_method", expected=expected, got=repr(self.weight_method))
+        if self.weight_method == "client" and len(self.names) != 1:
+            raise BundleError(key="weights_client_name", expected="the name of one site", got=self.names)
+        if not self.task_timeout > 0:
+            raise BundleError(key="task_timeout", expected="more than 0 seconds", got=self.task_timeout)
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Finds at once what can be found without the sites."""
         try:
+            self.check()
             self._check_sites(fl_ctx)
             self._check_persistor(fl_ctx)
             self._file = load_weights(self._file_path(fl_ctx)) if self.initial_model else None

@@ -21,7 +21,7 @@ class Run:
 
     Attributes:
         job_id: FLARE's id of the job.
-        folder: the server's run folder, with progress.jsonl and app_server; empty path if `archive` is set.
+        folder: the server's run folder, with progress.jsonl and app_server; the folder of `archive` if that is set.
         sites_root: the folder that holds a folder a site, if they are on this machine.
         archive: the zip in FLARE's job store that a server moves the run folder into when the job has ended.
     """
@@ -45,7 +45,9 @@ def find_run(path: Path, job_id: str = "") -> Run:
     """
     path = path.expanduser()
     if not path.is_dir():
-        raise BundleError("no such folder", key=str(path), remedy="give a simulator workspace, a kit or a downloaded job")
+        raise BundleError(
+            "no such folder", key=str(path), remedy="give a simulator workspace, a kit or a downloaded job"
+        )
     runs = sorted({run.job_id: run for run in _runs(path.resolve())}.values(), key=Run.modified)
     if job_id:
         matches = [run for run in runs if run.job_id == job_id]
@@ -57,8 +59,8 @@ def find_run(path: Path, job_id: str = "") -> Run:
         raise BundleError(
             "there is no job here",
             key=str(path),
-            remedy="looked for server/simulate_job (simulator), <server kit>/<job id> and the job store of a kit or POC, "
-            "workspace/ (nvflare job download), and progress.jsonl",
+            remedy="looked for server/simulate_job (simulator), <server kit>/<job id> and the job store (POC or "
+            "production), workspace/ (nvflare job download), and progress.jsonl",
         )
     return runs[-1]
 
@@ -110,4 +112,4 @@ def _archived(store: Path, kits: set[Path]) -> Iterator[Run]:
     for folder in _folders(store):
         archive = folder / "workspace"
         if (folder / "meta").is_file() and archive.is_file() and zipfile.is_zipfile(archive):
-            yield Run(folder.name, Path(), sites_root, archive)
+            yield Run(folder.name, folder, sites_root, archive)

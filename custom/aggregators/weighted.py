@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import ReservedKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
@@ -68,12 +69,28 @@ class WeightedAggregator(Aggregator):
 
     def __init__(self, min_contributions: int = 1) -> None:
         super().__init__()
-        if isinstance(min_contributions, bool) or not isinstance(min_contributions, int) or min_contributions < 1:
-            key, expected = "WeightedAggregator min_contributions", "a whole number of at least 1"
-            raise BundleError(key=key, expected=expected, got=repr(min_contributions))
         self.min_contributions = min_contributions
         self._lock = threading.Lock()  # late results are accepted while the workflow's thread aggregates
         self._updates: dict[str, _Update] = {}
+
+    def check(self) -> None:
+        """Looks at the settings.
+
+        Raises:
+            BundleError: one is out of range.
+        """
+        value = self.min_contributions
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            key, expected = "WeightedAggregator min_contributions", "a whole number of at least 1"
+            raise BundleError(key=key, expected=expected, got=repr(value))
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Ends a job whose settings are wrong as soon as it starts."""
+        if event_type == EventType.START_RUN:
+            try:
+                self.check()
+            except BundleError as error:
+                self.system_panic(str(error), fl_ctx)
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
         """Keeps one site's update for `aggregate`; False, and one line in the log, if it cannot be used."""

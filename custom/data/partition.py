@@ -63,8 +63,8 @@ def k_classes_fractions(num_sites: int, num_classes: int, k: int, seed: int) -> 
     held = np.zeros((num_sites, num_classes))
     for site in range(num_sites):
         held[site, deck[np.arange(site * k, site * k + k) % num_classes]] = 1
-    holders = held.sum(axis=0)
-    return np.divide(held, np.maximum(holders, 1))
+    fractions: Fractions = held / np.maximum(held.sum(axis=0), 1)
+    return fractions
 
 
 def split_by_fractions(labels: NDArray[np.int64], fractions: Fractions, seed: int) -> list[Indices]:

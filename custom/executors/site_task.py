@@ -68,9 +68,19 @@ class SiteTask(Executor):
             BundleError: it cannot be done; the message reaches the server's log.
         """
 
+    def check(self) -> None:
+        """Looks at the settings; called before every task, and by `bundle export` before a job leaves.
+
+        Constructors only store: an error there ends a FLARE process with a stack trace and exit code 0.
+
+        Raises:
+            BundleError: a setting is out of range.
+        """
+
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """FLARE's entry: `run`, with every error turned into a reply that says what happened."""
         try:
+            self.check()
             return self.run(task_name, shareable, self._site(fl_ctx), fl_ctx, abort_signal)
         except Aborted:
             return make_reply(ReturnCode.TASK_ABORTED)

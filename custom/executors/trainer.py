@@ -7,6 +7,7 @@ its training samples. The optimiser is new in every round, as in the paper.
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
+from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask
-from custom.keys import TRAIN_METRICS
+from custom.keys import TRAIN_METRICS, TRAINING
 from custom.learning.evaluate import evaluate
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
 from custom.learning.train import LocalBudget, train
-from custom.learning.weights import get_weights, save_atomically, set_weights, weight_difference
+from custom.learning.weights import Weights, get_weights, save_atomically, set_weights, weight_difference
 
 LOCAL_MODEL = "local_model.pt"
 EVALUATION_BATCH = 512
@@ -63,7 +65,6 @@ class Trainer(SiteTask):
     ) -> None:
         super().__init__(data, model, seed, device)
         self.budget = LocalBudget(local_epochs, local_steps, batch_size)
-        learning_rate(local_lr, lr_schedule, 0, 1)  # a wrong name is an error now, not in round 1
         self.local_lr, self.lr_schedule, self.momentum, self.weight_decay = (
             local_lr,
             lr_schedule,
@@ -71,6 +72,15 @@ class Trainer(SiteTask):
             weight_decay,
         )
         self.mixed_precision, self.writer_id = mixed_precision, writer
+
+    def check(self) -> None:
+        """Budget, schedule and rates."""
+        self.budget.check()
+        learning_rate(self.local_lr, self.lr_schedule, 0, 1)
+        for key in ("local_lr", "momentum", "weight_decay"):
+            value = getattr(self, key)
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise BundleError(key=key, expected="a finite number of at least 0", got=repr(value))
 
     def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
         """One round."""
@@ -84,7 +94,7 @@ class Trainer(SiteTask):
         loss = self._train(site, round_index, num_rounds, abort)
 
         trained = get_weights(site.model)
-        save_local_model(site, trained, round_index + 1)
+        self._keep(site, trained, round_index + 1)
         samples = site.data.size("train")
         self.log_info(
             fl_ctx,
@@ -119,6 +129,22 @@ class Trainer(SiteTask):
             should_stop=lambda: bool(abort.triggered),
         )
 
+    def _keep(self, site: Site, weights: Weights, rounds: int) -> None:
+        """Keeps the site's model on disk, since its process may not outlive the task (simulator with -t below -n)."""
+        steps = self.budget.local_steps
+        training = {
+            "rounds": rounds,
+            "epochs": rounds * self.budget.local_epochs,
+            "steps": None if steps is None else rounds * steps,
+            "batch_size": self.budget.batch_size,
+            "local_lr": self.local_lr,
+            "lr_schedule": self.lr_schedule,
+            "momentum": self.momentum,
+            "weight_decay": self.weight_decay,
+        }
+        tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
+        save_atomically({"model": tensors, "round": rounds, TRAINING: training}, local_model_path(site.run_dir))
+
     def _write_curves(self, scalars: dict[str, float], round_index: int, fl_ctx: FLContext) -> None:
         writer = fl_ctx.get_engine().get_component(self.writer_id)
         if writer is not None:
@@ -129,9 +155,3 @@ class Trainer(SiteTask):
 def local_model_path(run_dir: Path) -> Path:
     """Where a site keeps its last model of the running job."""
     return run_dir / LOCAL_MODEL
-
-
-def save_local_model(site: Site, weights: dict[str, object], round_number: int) -> None:
-    """Keeps the site's model on disk, since its process may not outlive the task (simulator with -t below -n)."""
-    tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
-    save_atomically({"model": tensors, "round": round_number}, local_model_path(site.run_dir))

@@ -57,13 +57,8 @@ class CheckUpdate(Filter):
         allow_partial: bool = False,
     ) -> None:
         super().__init__()
-        for key, value in (("max_norm_ratio", max_norm_ratio), ("max_weight", max_weight)):
-            if not (checks.is_finite_number(value) and value > 0):
-                raise BundleError(key=f"CheckUpdate {key}", expected="a number above 0", got=repr(value))
-        if not 1 <= min_history <= history:
-            expected = f"a number from 1 to history ({history})"
-            raise BundleError(key="CheckUpdate min_history", expected=expected, got=min_history)
         self.max_norm_ratio = max_norm_ratio
+        self.history = history
         self.min_history = min_history
         self.max_weight = max_weight
         self.allow_partial = allow_partial
@@ -73,8 +68,27 @@ class CheckUpdate(Filter):
         self._round: tuple[str, int] = ("", -1)
         self._accepted: dict[str, _Accepted] = {}
 
+    def check(self) -> None:
+        """Looks at the settings.
+
+        Raises:
+            BundleError: one is out of range.
+        """
+        for key in ("max_norm_ratio", "max_weight"):
+            value = getattr(self, key)
+            if not (checks.is_finite_number(value) and value > 0):
+                raise BundleError(key=f"CheckUpdate {key}", expected="a number above 0", got=repr(value))
+        if not 1 <= self.min_history <= self.history:
+            expected = f"a number from 1 to history ({self.history})"
+            raise BundleError(key="CheckUpdate min_history", expected=expected, got=self.min_history)
+
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Starts afresh with the run, if the settings are good."""
         if event_type == EventType.START_RUN:
+            try:
+                self.check()
+            except BundleError as error:
+                self.system_panic(str(error), fl_ctx)
             with self._lock:
                 self.counts.clear()
                 self._norms.clear()

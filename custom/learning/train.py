@@ -6,8 +6,10 @@ Not a trainer framework: no checkpoints, no logging, no FLARE.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import torch
 from torch import nn
@@ -19,33 +21,30 @@ from custom.errors import BundleError
 
 @dataclass(frozen=True)
 class LocalBudget:
-    """How much one site trains in one round: `local_steps` batches if given, else `local_epochs` passes.
-
-    Raises:
-        BundleError: a number is out of range.
-    """
+    """How much one site trains in one round: `local_steps` batches if given, else `local_epochs` passes."""
 
     local_epochs: int = 1
     local_steps: int | None = None
     batch_size: int = 64
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises BundleError if a number is out of range."""
         for key in ("local_epochs", "local_steps", "batch_size"):
             value = getattr(self, key)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise BundleError(key=key, expected="an integer of at least 1", got=repr(value))
 
+    def epochs(self, data: SiteData, device: torch.device, generator: torch.Generator) -> Iterator[Iterator[Batch]]:
+        """The training batches pass by pass, each in a fresh order; the last pass of `local_steps` may be a part."""
+        a_pass = math.ceil(data.size("train") / self.batch_size)
+        left = self.local_steps if self.local_steps is not None else self.local_epochs * a_pass
+        while left > 0 and a_pass > 0:
+            yield islice(data.batches("train", self.batch_size, device, generator), left)
+            left -= min(left, a_pass)
+
     def batches(self, data: SiteData, device: torch.device, generator: torch.Generator) -> Iterator[Batch]:
-        """The training batches of one round, in a fresh order each pass."""
-        passes = self.local_epochs if self.local_steps is None else self.local_steps  # a pass has a batch at least
-        left = self.local_steps
-        for _ in range(passes):
-            for batch in data.batches("train", self.batch_size, device, generator):
-                if left is not None:
-                    if left == 0:
-                        return
-                    left -= 1
-                yield batch
+        """The training batches of one round."""
+        return chain.from_iterable(self.epochs(data, device, generator))
 
 
 class Aborted(Exception):
@@ -58,6 +57,8 @@ def train(
     optimizer: torch.optim.Optimizer,
     *,
     mixed_precision: bool = False,
+    frozen: Sequence[nn.Module] = (),
+    after_backward: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> float:
     """Trains `model` in place on `batches` with the cross-entropy loss.
@@ -67,6 +68,8 @@ def train(
         batches: inputs and int64 labels on the device of the model.
         optimizer: over the parameters of the model that are to be trained.
         mixed_precision: run the forward pass in bfloat16; of effect on CUDA only.
+        frozen: modules kept in evaluation mode, so that the statistics of BatchNorm stay as they are.
+        after_backward: called when the gradients of a batch are there, and may add to them.
         should_stop: asked before every batch.
 
     Returns:
@@ -77,6 +80,8 @@ def train(
         BundleError: there was no batch to train on.
     """
     model.train()
+    for module in frozen:
+        module.eval()
     total, seen = torch.zeros((), dtype=torch.float64), 0
     for inputs, labels in batches:
         if should_stop():
@@ -85,6 +90,7 @@ def train(
         with torch.autocast("cuda", torch.bfloat16, enabled=mixed_precision and labels.is_cuda):
             loss = functional.cross_entropy(model(inputs), labels)
         loss.backward()
+        after_backward()
         optimizer.step()
         total = total.to(loss.device) + loss.detach().double() * len(labels)  # no wait for the device in the loop
         seen += len(labels)

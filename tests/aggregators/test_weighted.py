@@ -163,4 +163,4 @@ def test_the_result_is_what_flares_metrics_writer_and_persistor_can_use():
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "2", None])
 def test_bad_arguments(value):
     with pytest.raises(BundleError, match="expected a whole number of at least 1"):
-        WeightedAggregator(min_contributions=value)
+        WeightedAggregator(min_contributions=value).check()

@@ -15,7 +15,6 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
 
 from controllers.initialize_global_weights import InitializeGlobalWeights
-from custom.errors import BundleError
 from custom.keys import DATA_INFO, SAMPLES
 from tests.support import Engine, arrays, run_controller
 
@@ -188,9 +187,13 @@ def test_what_happened_is_written_down(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    "args",
-    [{"weight_method": "best"}, {"weight_method": "client"}, {"task_timeout": 0}],
+    ("args", "message"),
+    [
+        ({"weight_method": "best"}, "weight_method: expected one of first, client, random, average, got 'best'"),
+        ({"weight_method": "client"}, "weights_client_name: expected the name of one site, got []"),
+        ({"task_timeout": 0}, "task_timeout: expected more than 0 seconds, got 0"),
+    ],
 )
-def test_bad_arguments_are_refused_when_the_job_is_built(args: dict[str, Any]) -> None:
-    with pytest.raises(BundleError):
-        InitializeGlobalWeights(**args)
+def test_a_setting_out_of_range_ends_the_job_with_a_reason(engine: Engine, args: dict[str, Any], message: str) -> None:
+    run_controller(engine, InitializeGlobalWeights(**args), lambda site, task, data: None)
+    assert engine.panic() == message

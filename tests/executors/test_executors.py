@@ -127,3 +127,19 @@ def test_abort_is_answered_as_such(engine: Engine) -> None:
     abort.trigger(True)
     message = model_message(get_weights(engine.components["model"]))
     assert execute(engine, Trainer(), "train", message, abort).get_return_code() == ReturnCode.TASK_ABORTED
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"local_epochs": 0}, "local_epochs: expected an integer of at least 1, got 0"),
+        ({"lr_schedule": "linear"}, "lr_schedule: expected one of constant, cosine, step, got linear"),
+        ({"local_lr": float("nan")}, "local_lr: expected a finite number of at least 0, got nan"),
+        ({"momentum": "0.9"}, "momentum: expected a finite number of at least 0, got '0.9'"),
+    ],
+)
+def test_a_setting_out_of_range_is_an_answer_and_no_stack_trace(
+    engine: Engine, args: dict[str, Any], message: str
+) -> None:
+    reply = execute(engine, Trainer(**args), "train", model_message(get_weights(engine.components["model"])))
+    assert message in reply.get_header(ReservedHeaderKey.ERROR)

@@ -191,7 +191,7 @@ def test_start_run_forgets_everything():
 )
 def test_bad_arguments(arguments):
     with pytest.raises(BundleError, match="expected a number"):
-        CheckUpdate(**arguments)
+        CheckUpdate(**arguments).check()
 
 
 FAULTS = st.sampled_from([None, *(reason for reason in sorted(BAD) if reason != "stale_round")])

@@ -58,7 +58,7 @@ def test_local_budget_counts_epochs_or_steps(budget: tuple[int, int | None, int]
 @pytest.mark.parametrize("args", [{"local_epochs": 0}, {"local_steps": -1}, {"batch_size": 2.5}, {"batch_size": True}])
 def test_local_budget_refuses_nonsense(args: dict[str, int]) -> None:
     with pytest.raises(BundleError, match=next(iter(args))):
-        LocalBudget(**args)
+        LocalBudget(**args).check()
 
 
 def test_training_stops_when_told() -> None:

@@ -1,0 +1,83 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Peak memory of a client process of hello-pt on CIFAR-10, above an empty process that imports the same libraries.
+
+    FLARE_DATA_ROOT=... python -m benchmarks.client_memory [--json FILE]
+
+Peaks are the kernel's own (VmHWM), so a short peak while data are loaded counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.simulate import export, simulate
+
+TARGET_MB = 250.0
+EMPTY = "import torch, torchvision, nvflare; print(open('/proc/self/status').read())"
+
+
+def peak_mb(status: str) -> float:
+    """VmHWM of a /proc/PID/status."""
+    match = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(match[1]) / 1024 if match else 0.0
+
+
+def watch(workspace: Path, peaks: dict[str, float], stop: threading.Event) -> None:
+    """Keeps the highest peak of each site's process of the job in `workspace`."""
+    while not stop.wait(0.1):
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if "nvflare.private.fed.app.simulator.simulator_worker" not in command:
+                    continue
+                if not any(str(workspace) in word for word in command):
+                    continue
+                site = command[command.index("--client") + 1]
+                peaks[site] = max(peaks.get(site, 0.0), peak_mb((process / "status").read_text()))
+            except (OSError, ValueError):
+                continue  # it has just ended
+
+
+def main() -> None:
+    """Prints megabytes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if "FLARE_DATA_ROOT" not in os.environ:
+        sys.exit("set FLARE_DATA_ROOT to the folder that holds cifar-10-batches-py")
+    empty = subprocess.run([sys.executable, "-c", EMPTY], capture_output=True, text=True, check=True).stdout
+    peaks: dict[str, float] = {}
+    stop = threading.Event()
+    with tempfile.TemporaryDirectory() as folder:
+        job = export("hello-pt", Path(folder) / "job", ["num_rounds=2", "on_missing=error"])
+        workspace = Path(folder) / "run"
+        watcher = threading.Thread(target=watch, args=(workspace, peaks, stop))
+        watcher.start()
+        try:
+            simulate(job, workspace, sites=2)
+        finally:
+            stop.set()
+            watcher.join()
+    if not peaks:
+        sys.exit("no client process was seen; has FLARE renamed simulator_worker?")
+    base = peak_mb(empty)
+    above = {site: peak - base for site, peak in sorted(peaks.items())}
+    for site, value in above.items():
+        print(f"{site}: {peaks[site]:.0f} MB, {value:.0f} MB above an empty process ({base:.0f} MB)")
+    print(f"target: at most {TARGET_MB:.0f} MB above")
+    if args.json:
+        result = {"machine": machine.describe(), "empty_mb": base, "above_mb": above, "target_mb": TARGET_MB}
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Preparing a data set before a job asks for it, such as on a machine that will have no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from custom.errors import BundleError
+
+
+def prepare(name: str, path: Path) -> Path:
+    """Downloads the data set to `path` unless it is there, and compares its checksums; returns its folder.
+
+    Raises:
+        BundleError: no such data set, no network, or a file is missing, truncated or corrupt.
+    """
+    if name not in DATA_SETS:
+        raise BundleError("no such data set", key=name, remedy=f"there are: {', '.join(DATA_SETS)}")
+    return DATA_SETS[name](path.expanduser().absolute())
+
+
+def _cifar10(path: Path) -> Path:
+    from custom.data.cifar10 import check_folder, official_files  # imports torch
+    from custom.data.download import download
+
+    files = official_files()
+    folder = download(path, files)
+    check_folder(folder, files)
+    return folder
+
+
+DATA_SETS: dict[str, Callable[[Path], Path]] = {"cifar10": _cifar10}

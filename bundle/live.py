@@ -1,0 +1,125 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Lines that show a job's progress while it runs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+from bundle.events import Event
+from bundle.report.model import weighted_mean
+from bundle.report.reading import received_score
+from bundle.report.wording import human_bytes, human_seconds
+
+PHASES = {
+    "pre_train": "comparing the sites' models and data",
+    "scatter_and_gather": "training",
+    "closing_validation": "scoring the last global model",
+    "cross_site_validate": "scoring every model at every site",
+}
+HEARTBEAT_S = 1.0  # on a terminal, where it is one line that changes
+MOST_LETTERS = 160  # of a problem; the report has it in full
+RECENT_ROUNDS = 3  # the first round is slower than the others
+LOG_HEARTBEAT_S = 10.0  # elsewhere, where each is a new line
+
+
+class Live:
+    """Prints an event as a line, and a sign of life in between.
+
+    Args:
+        out: where to.
+    """
+
+    def __init__(self, out: TextIO = sys.stdout) -> None:
+        self.out = out
+        self.phase = "FLARE is starting its server and the sites"
+        self.started = self._last_output = time.monotonic()
+        self._seconds: list[float] = []
+        self._last_score: float | None = None
+        self._open_line = False
+
+    def show(self, event: Event) -> None:
+        """Prints what `event` means; an event that says nothing to a user prints nothing."""
+        kind = event["event"]
+        if kind == "workflow_started":
+            self.phase = PHASES.get(event.get("workflow", ""), str(event.get("workflow", "")))
+            self.line(f"{event.get('workflow')}: {self.phase}")
+        elif kind == "job_started":
+            self.line(f"job {event.get('job')} started at {', '.join(event.get('sites', []))}")
+        elif kind == "initialized":
+            self._initialized(event)
+        elif kind == "round":
+            self._round(event)
+        elif kind == "validation":
+            self._score(
+                weighted_mean(event.get("sites", {}), event.get("samples", {})), f"after round {event.get('round')}"
+            )
+        elif kind == "site_error":
+            self._problem(f"{event.get('site')} at {event.get('task')}: {event.get('reason')}")
+        elif kind in ("fatal", "warning"):
+            self._problem(str(event.get("reason")))
+        elif kind == "job_ended":
+            self.phase = "the job has ended, FLARE is stopping"
+
+    def heartbeat(self) -> None:
+        """A sign of life, if nothing was printed for a while."""
+        now = time.monotonic()
+        elapsed = human_seconds(round(now - self.started))
+        if self.out.isatty():
+            if now - self._last_output >= HEARTBEAT_S:
+                self._write(f"\r\x1b[K  ... {self.phase} ({elapsed})")
+                self._open_line = True
+        elif now - self._last_output >= LOG_HEARTBEAT_S:
+            self.line(f"... {self.phase}")
+
+    def line(self, text: str) -> None:
+        """One line, with the seconds since the start."""
+        clear = "\r\x1b[K" if self._open_line else ""
+        self._open_line = False
+        self._write(f"{clear}{time.monotonic() - self.started:6.1f} s  {text}\n")
+
+    def _problem(self, text: str) -> None:
+        self.line("! " + (text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} ... (in full below)"))
+
+    def _write(self, text: str) -> None:
+        self._last_output = time.monotonic()
+        self.out.write(text)
+        self.out.flush()
+
+    def _initialized(self, event: Event) -> None:
+        data = event.get("dataset") or {}
+        embedded = "  (EMBEDDED data set, for trying things out)" if data.get("embedded") else ""
+        train = sum(sizes.get("train", 0) for sizes in (event.get("samples") or {}).values())
+        source = event.get("source")
+        self.line(
+            f"initial model: {event.get('method')}"
+            + (f" ({source})" if source else "")
+            + f"; data: {data.get('dataset')}, {train} training samples{embedded}"
+        )
+
+    def _round(self, event: Event) -> None:
+        number, planned = event["round"], event.get("num_rounds", 0)
+        self._score(received_score(event).aggregate, f"after round {number - 1}" if number > 1 else "at the start")
+        self._seconds.append(float(event.get("seconds", 0)))
+        sites = event.get("sites", {})
+        trained = [(site, facts.get("train", {}).get("train_loss")) for site, facts in sorted(sites.items())]
+        losses = "  ".join(f"{site} {loss:.3f}" for site, loss in trained[:6] if loss is not None)
+        failed = "".join(f"  {site} FAILED" for site in sorted(event.get("failed") or {}))
+        recent = self._seconds[-RECENT_ROUNDS:]
+        left = max(planned - number, 0) * sum(recent) / len(recent)
+        self.line(
+            f"round {number}/{planned}  {len(sites)} sites{failed}"
+            + (f"  train_loss {losses}" if losses else "")
+            + f"  up {human_bytes(event.get('upload_bytes', 0))}  {float(event.get('seconds', 0)):.1f} s"
+            + (f"  about {human_seconds(left)} of training left" if left else "")
+        )
+
+    def _score(self, metrics: dict[str, float], when: str) -> None:
+        names = sorted(metrics, key=lambda name: ("accuracy" not in name, name))
+        if not names:
+            return
+        value = metrics[names[0]]
+        change = "" if self._last_score is None else f" ({value - self._last_score:+.3f})"
+        self._last_score = value
+        self.line(f"global model {when}: {names[0]} {value:.3f}{change}")

@@ -1,0 +1,148 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Curves as inline SVG, drawn by matplotlib."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bundle.report.model import Report
+from bundle.report.wording import model_name
+
+GREEN, GREY, BLUE = "#4d7c0f", "#94a3b8", "#0369a1"
+SITE_COLOURS = ("#0ea5e9", "#f97316", "#a855f7", "#14b8a6", "#eab308", "#ec4899")
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bundle",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "axes.edgecolor": "#cbd5e1",
+    "axes.labelcolor": "#475569",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e2e8f0",
+    "xtick.color": "#64748b",
+    "ytick.color": "#64748b",
+    "legend.frameon": False,
+}
+SMALLEST_SPAN = 0.2  # of the heat map's colours
+MOST_LABELLED_SITES = len(SITE_COLOURS)
+Draw = Callable[[Any, Any], None]
+
+
+def charts(report: Report) -> list[tuple[str, str]]:
+    """Title and SVG of each chart that the report has data for."""
+    found = []
+    names = sorted({name for row in report.rounds for name in row.aggregate})
+    key = report.key_metric()
+    for metric in sorted(names, key=lambda name: (name != key, "accuracy" not in name, name)):
+        found.append((f"{metric} by round", _svg(_curve(report, metric), f"{metric} by round")))
+    if report.rounds:
+        found.append(("Bytes by round", _svg(_bytes(report), "bytes by round")))
+    if report.cross_site:
+        found.append(
+            (f"{report.cross_metric()}: models at sites", _svg(_matrix(report), "cross-site matrix", grid=False))
+        )
+    return found
+
+
+def _curve(report: Report, metric: str) -> Draw:
+    start = [(0, report.initial)] if report.initial and metric in report.initial.aggregate else []
+    scores = [*start, *((row.round, row) for row in report.rounds)]
+    names = sorted({site for _, score in scores for site in score.sites})
+
+    def draw(figure: Any, axes: Any) -> None:
+        many = len(names) > MOST_LABELLED_SITES
+        for index, name in enumerate(names):
+            points = [(x, score.sites[name][metric]) for x, score in scores if metric in score.sites.get(name, {})]
+            colour = GREY if many else SITE_COLOURS[index]
+            label = (f"{len(names)} sites" if index == 0 else None) if many else name
+            axes.plot(*_columns(points), color=colour, linewidth=1.3, marker="o", markersize=3, label=label, alpha=0.9)
+        points = [(x, score.aggregate[metric]) for x, score in scores if metric in score.aggregate]
+        axes.plot(*_columns(points), color=GREEN, linewidth=2.6, marker="o", markersize=5, label="all sites")
+        axes.set_xlabel("round" + (" (0: initial model)" if start else ""))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.margins(y=0.12)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=4, columnspacing=1.2, handlelength=1.4)
+
+    return draw
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _bytes(report: Report) -> Draw:
+    rounds = [row.round for row in report.rounds]
+    scale, unit = next(
+        ((s, u) for s, u in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if max(_both(report)) >= s), (1.0, "B")
+    )
+
+    def draw(figure: Any, axes: Any) -> None:
+        up, down = (
+            [getattr(row, name) / scale for row in report.rounds] for name in ("upload_bytes", "download_bytes")
+        )
+        axes.bar([x - 0.2 for x in rounds], up, 0.38, color=GREEN, label="up (from the sites)")
+        axes.bar([x + 0.2 for x in rounds], down, 0.38, color=BLUE, label="down (to the sites)", alpha=0.75)
+        axes.set_xlabel("round")
+        axes.set_ylabel(unit)
+        axes.grid(axis="x", visible=False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
+
+    return draw
+
+
+def _both(report: Report) -> list[int]:
+    return [count for row in report.rounds for count in (row.upload_bytes, row.download_bytes)]
+
+
+def _matrix(report: Report) -> Draw:
+    metric = report.cross_metric()
+    sites = sorted({site for row in report.cross_site.values() for site in row})
+    values = [[row.get(site, {}).get(metric, float("nan")) for site in sites] for row in report.cross_site.values()]
+
+    def draw(figure: Any, axes: Any) -> None:
+        figure.set_size_inches(max(5.2, 2.4 + 0.9 * len(sites)), 1.2 + 0.55 * len(values))
+        known = [value for row in values for value in row if value == value] or [0.0]
+        low, high = min(known), max(known)
+        spare = max(0.0, SMALLEST_SPAN - (high - low)) / 2  # else 0.910 and 0.914 look far apart
+        image = axes.imshow(values, cmap="YlGn", aspect="auto", vmin=low - spare, vmax=high + spare)
+        axes.set_xticks(range(len(sites)), sites, rotation=0 if len(sites) <= 6 else 60)
+        axes.set_yticks(range(len(values)), [model_name(model) for model in report.cross_site])
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        for y, row in enumerate(values) if len(sites) <= 12 else ():
+            for x, value in enumerate(row):
+                dark = image.norm(value) > 0.6
+                axes.text(x, y, f"{value:.3f}", ha="center", va="center", color="white" if dark else "#1e293b")
+        if len(sites) > 12:
+            figure.colorbar(image, ax=axes)
+
+    return draw
+
+
+def _svg(draw: Draw, label: str, *, grid: bool = True) -> str:
+    import matplotlib as mpl  # slow to import, and only the page needs it
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE | {"axes.grid": grid}):
+        figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+        draw(figure, figure.add_subplot())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # The page sets the width; the drawing keeps its shape.
+    return re.sub(
+        r'<svg ([^>]*?)width="[^"]*"',
+        rf'<svg role="img" aria-label="{label}" \1',
+        re.sub(r' height="[^"]*pt"', "", svg, count=1),
+        count=1,
+    )

@@ -1,0 +1,140 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""A report as one HTML file that needs nothing else: no script, no font, no picture from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from bundle.report.charts import charts
+from bundle.report.model import Report, Round, Score
+from bundle.report.wording import (
+    embedded_warning,
+    human_bytes,
+    human_seconds,
+    model_name,
+    number,
+    split_names,
+    status_line,
+)
+
+
+def to_html(report: Report) -> str:
+    """The page. All names and reasons are escaped: they come from the sites."""
+    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    title = escape(f"{report.job or 'job'}: {report.status}")
+    sections = [_header(report), _notices(report), _facts(report), _charts(report), _rounds(report)]
+    sections += [_cross_site(report), _samples(report), _models(report), _footer(report)]
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
+        f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(filter(None, sections))
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _header(report: Report) -> str:
+    kind = report.status if report.status in ("completed", "failed") else "other"
+    badge = f'<span class="badge {kind}">{escape(report.status)}</span>'
+    return f"<header><h1>{escape(report.job or 'job')}</h1>{badge}</header>"
+
+
+def _notices(report: Report) -> str:
+    notices = []
+    if report.embedded:
+        notices.append(f'<div class="notice"><p><strong>{escape(embedded_warning(report))}</strong></p></div>')
+    if status_line(report) != report.status:
+        notices.append(f'<div class="notice"><p>{escape(status_line(report))}</p></div>')
+    for kind, title, lines in (("bad", "What went wrong", report.errors), ("", "Warnings", report.warnings)):
+        if lines:
+            text = "".join(f"<p>{escape(line)}</p>" for line in lines)
+            notices.append(f'<div class="notice {kind}"><strong>{title}</strong>{text}</div>')
+    return "\n".join(notices)
+
+
+def _facts(report: Report) -> str:
+    done = f"{len(report.rounds)} of {report.num_rounds}" if report.num_rounds else str(len(report.rounds))
+    facts = [("Rounds", done, ""), ("Sites", str(len(report.site_names)), "")]
+    if report.best:
+        facts.insert(
+            0, (f"Best {report.best['metric']}", number(report.best["value"]), f"round {report.best['round']}")
+        )
+    data_set, _, note = str((report.dataset or {}).get("dataset", "not known")).partition(" (")
+    facts.append(("Data set", data_set, note.removesuffix(")")))
+    facts.append(("Time", human_seconds(report.seconds), "first event to last"))
+    up, down = (sum(getattr(row, f"{way}load_bytes") for row in report.rounds) for way in ("up", "down"))
+    facts.append(("Sent", human_bytes(up + down), f"{human_bytes(up)} up, {human_bytes(down)} down"))
+    cells = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}<small>{escape(note)}</small></dd></div>"
+        for name, value, note in facts
+    )
+    return f'<dl class="facts">{cells}</dl>'
+
+
+def _charts(report: Report) -> str:
+    cards = "\n".join(f'<div class="card"><h3>{escape(title)}</h3>\n{svg}</div>' for title, svg in charts(report))
+    return f'<h2>Curves</h2>\n<div class="charts">\n{cards}\n</div>' if cards else ""
+
+
+def _rounds(report: Report) -> str:
+    if not report.rounds:
+        return "<p>No round was finished.</p>"
+    metric = report.key_metric()
+    names = sorted({*report.site_names, *(site for row in report.rounds for site in row.sites)})
+    rows = []
+    if report.initial:
+        rows.append(("", ["start", *_values(report.initial, metric, names), "", "", ""]))
+    for row in report.rounds:
+        best = bool(report.best and report.best["round"] == row.round)
+        costs = [f"{row.seconds:.1f}", human_bytes(row.upload_bytes), human_bytes(row.download_bytes)]
+        rows.append(("best" if best else "", [str(row.round), *_values(row, metric, names), *costs]))
+    header = ["round", "all sites", *names, "seconds", "up", "down"]
+    return f"<h2>{escape(metric or 'Rounds')} of the global model after each round</h2>\n{_table(header, rows)}"
+
+
+def _values(score: Score, metric: str, names: Sequence[str]) -> list[str]:
+    failed = score.failed if isinstance(score, Round) else {}
+    cells = [number(score.aggregate.get(metric))]
+    return cells + [number(score.sites.get(n, {}).get(metric)) + (" failed" if n in failed else "") for n in names]
+
+
+def _table(header: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], kind: str = "") -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    lines = []
+    for row_class, cells in rows:
+        tds = "".join(
+            f'<td class="failed">{escape(cell)}</td>' if cell.endswith(" failed") else f"<td>{escape(cell)}</td>"
+            for cell in cells
+        )
+        lines.append(f'<tr class="{row_class}">{tds}</tr>' if row_class else f"<tr>{tds}</tr>")
+    top = f"<thead><tr>{head}</tr></thead>" if header else ""
+    return f'<div class="card scroll"><table class="{kind}">{top}<tbody>' + "\n".join(lines) + "</tbody></table></div>"
+
+
+def _cross_site(report: Report) -> str:
+    if not report.cross_site:
+        return ""
+    metric = report.cross_metric()
+    names = sorted({site for sites in report.cross_site.values() for site in sites})
+    rows = [
+        ("", [model_name(model), *(number(sites.get(name, {}).get(metric)) for name in names)])
+        for model, sites in report.cross_site.items()
+    ]
+    return f"<h2>{escape(metric)} of each model at each site</h2>\n{_table(['model', *names], rows)}"
+
+
+def _samples(report: Report) -> str:
+    splits = split_names(report)
+    rows = [("", [site, *(str(sizes.get(split, "-")) for split in splits)]) for site, sizes in report.samples.items()]
+    return f"<h2>Samples</h2>\n{_table(['site', *splits], rows)}" if rows else ""
+
+
+def _models(report: Report) -> str:
+    rows = [("", [kind, path]) for kind, path in report.models.items()]
+    return f"<h2>Models</h2>\n{_table([], rows, 'paths')}" if rows else ""
+
+
+def _footer(report: Report) -> str:
+    return f"<footer>job {escape(report.job_id)}, read from <code>{escape(report.folder)}</code></footer>"

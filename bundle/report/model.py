@@ -1,0 +1,140 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""The facts of one job, as every way of showing them needs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Metrics = dict[str, float]
+Sites = dict[str, Metrics]
+
+
+@dataclass
+class Score:
+    """Metrics of one model: at each site, and their mean weighted by samples."""
+
+    sites: Sites = field(default_factory=dict)
+    aggregate: Metrics = field(default_factory=dict)
+
+
+@dataclass
+class Round(Score):
+    """One round; the validation metrics are those of the global model AFTER it.
+
+    Attributes:
+        round: counted from 1.
+        seconds: from the round's start to its end at the server.
+        upload_bytes: received from all sites.
+        download_bytes: sent to all sites.
+        failed: the reason by site.
+    """
+
+    round: int = 0
+    seconds: float = 0.0
+    upload_bytes: int = 0
+    download_bytes: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `report --json`."""
+        names = ("round", "seconds", "sites", "aggregate", "upload_bytes", "download_bytes")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass
+class Report:
+    """One job.
+
+    Attributes:
+        job: its name.
+        job_id: FLARE's id.
+        folder: where it was read.
+        site_names: the roster, sorted.
+        num_rounds: rounds that were planned; 0 if no round was.
+        seconds: from the first event to the last.
+        dataset: what the sites said of their data, or None.
+        samples: number of samples, by site and split.
+        initial: the score of the model before round 1, if it is known.
+        cross_site: metrics by model and site.
+        best: `{"round", "metric", "value"}` of the best global model, or None.
+        status: `completed`, `completed without SITE`, `failed` or `incomplete`.
+        errors: what went wrong, the first cause first.
+        warnings: what a reader should know all the same.
+        models: where each model lies, by what it is.
+    """
+
+    job: str = ""
+    job_id: str = ""
+    folder: str = ""
+    site_names: list[str] = field(default_factory=list)
+    num_rounds: int = 0
+    seconds: float = 0.0
+    dataset: dict[str, Any] | None = None
+    samples: dict[str, dict[str, int]] = field(default_factory=dict)
+    initial: Score | None = None
+    rounds: list[Round] = field(default_factory=list)
+    cross_site: dict[str, Sites] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+    status: str = "incomplete"
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    models: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Did the job really end, by evidence?"""
+        return self.status.startswith("completed")
+
+    @property
+    def embedded(self) -> bool:
+        """Was any result got on the small embedded data set instead of the one that was asked for?"""
+        return bool(self.dataset and self.dataset.get("embedded"))
+
+    def key_metric(self) -> str:
+        """The metric to show first: that of model selection, else an accuracy, else any."""
+        names = sorted(
+            {name for score in (*self.rounds, *([self.initial] if self.initial else [])) for name in score.aggregate}
+        )
+        if self.best and self.best.get("metric") in names:
+            return str(self.best["metric"])
+        return _prefer(names, "val_accuracy")
+
+    def cross_metric(self) -> str:
+        """The metric of the cross-site matrix."""
+        return _prefer(
+            sorted({n for sites in self.cross_site.values() for m in sites.values() for n in m}), "test_accuracy"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `report --json`."""
+        return {
+            "job": self.job,
+            "dataset": self.dataset,
+            "initial": {"sites": self.initial.sites, "aggregate": self.initial.aggregate} if self.initial else None,
+            "rounds": [row.to_json() for row in self.rounds],
+            "cross_site": self.cross_site,
+            "personalization": None,
+            "best": self.best,
+            "status": self.status,
+            "errors": self.errors,
+        }
+
+
+def _prefer(names: list[str], first: str) -> str:
+    ranked = sorted(names, key=lambda name: (name != first, "accuracy" not in name, name))
+    return ranked[0] if ranked else ""
+
+
+def weighted_mean(sites: Sites, samples: dict[str, float]) -> Metrics:
+    """Mean of each metric over the sites that have it, weighted by samples; a plain mean if no weight is known."""
+    means: Metrics = {}
+    for name in sorted({name for metrics in sites.values() for name in metrics}):
+        pairs = [
+            (metrics[name], float(samples.get(site) or 0)) for site, metrics in sorted(sites.items()) if name in metrics
+        ]
+        total = sum(weight for _, weight in pairs)
+        means[name] = (
+            sum(value * weight for value, weight in pairs) / total if total else sum(v for v, _ in pairs) / len(pairs)
+        )
+    return means

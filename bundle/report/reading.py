@@ -1,0 +1,195 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""From a server's run folder to a Report."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from bundle.events import FILE_NAME, Event, read_events
+from bundle.report.causes import first_cause
+from bundle.report.locate import Run, find_run
+from bundle.report.model import Report, Round, Score, Sites, weighted_mean
+
+CROSS_SITE = Path("cross_site_val/cross_val_results.json")
+MODELS = {
+    "final global model": "app_server/FL_global_model.pt",
+    "best global model": "app_server/best_FL_global_model.pt",
+}
+MOST_REPEATED = 40  # letters of a site's error that may come again in the fatal one
+TEXT_SUFFIXES = (".json", ".jsonl", ".txt", ".log")
+
+
+def read_report(path: Path, job_id: str = "") -> Report:
+    """The newest job under `path`, or the one with `job_id`.
+
+    Raises:
+        BundleError: there is none.
+    """
+    run = find_run(path, job_id)
+    if run.archive is None:
+        return read_run(run)
+    with tempfile.TemporaryDirectory() as temporary, zipfile.ZipFile(run.archive) as archive:
+        names = archive.namelist()
+        for name in names:
+            if name.endswith(TEXT_SUFFIXES):
+                archive.extract(name, temporary)  # stays under that folder, whatever the name says
+        report = read_run(Run(run.job_id, Path(temporary), run.sites_root))
+    report.folder = str(run.archive)
+    in_zip = {kind: f"{name} in {run.archive}" for kind, name in MODELS.items() if name in names}
+    report.models = in_zip | report.models
+    return report
+
+
+def read_run(run: Run) -> Report:
+    """The Report of one run folder; a folder without progress.jsonl gives a report that says what is wrong."""
+    report = build(read_events(run.folder / FILE_NAME))
+    meta = _read_json(run.folder / "meta.json")
+    report.job = report.job or str(meta.get("name", ""))
+    report.job_id, report.folder = run.job_id, str(run.folder)
+    report.cross_site = _cross_site(run.folder / CROSS_SITE)
+    report.models = _models(run, report.site_names)
+    if not report.finished and (not report.errors or report.errors[0].rpartition(": ")[2].isupper()):
+        cause = first_cause(run, report.site_names)  # FLARE's bare return code says nothing: look in the logs
+        report.errors = ([cause] if cause else []) + report.errors
+    return report
+
+
+def build(events: list[Event]) -> Report:
+    """The Report of the events of one progress.jsonl."""
+    report = Report()
+    by_kind: dict[str, list[Event]] = {}
+    for event in events:
+        by_kind.setdefault(event["event"], []).append(event)
+    for started in by_kind.get("job_started", [])[:1]:
+        report.job, report.site_names = str(started.get("job", "")), sorted(started.get("sites", []))
+    for initialized in by_kind.get("initialized", []):
+        report.dataset, report.samples = initialized.get("dataset"), initialized.get("samples") or {}
+    if events:
+        report.seconds = float(events[-1].get("time", 0)) - float(events[0].get("time", 0))
+    rounds = {(event.get("task"), event["round"]): event for event in by_kind.get("round", [])}
+    _fill_rounds(report, list(rounds.values()), by_kind.get("validation", []))
+    best = by_kind.get("best", [])
+    report.best = {name: best[-1].get(name) for name in ("round", "metric", "value")} if best else None
+    report.errors = _errors(events)
+    report.warnings = [str(event.get("reason", "")) for event in by_kind.get("warning", [])]
+    report.status = _status(report, by_kind, list(rounds.values()))
+    return report
+
+
+def _fill_rounds(report: Report, rounds: list[Event], validations: list[Event]) -> None:
+    """Gives each round the score of the model after it: what the sites of the next round received."""
+    received = {(event.get("task"), event["round"]): received_score(event) for event in rounds}
+    closing = {event.get("round"): _score(event.get("sites", {}), event.get("samples", {})) for event in validations}
+    for event in rounds:
+        number, task = event["round"], event.get("task")
+        after = received.get((task, number + 1)) or closing.get(number) or Score()
+        trained = _part(event, "train")
+        sites = {
+            site: trained.sites.get(site, {}) | after.sites.get(site, {})
+            for site in sorted({*trained.sites, *after.sites})
+        }
+        report.rounds.append(
+            Round(
+                sites=sites,
+                aggregate=trained.aggregate | after.aggregate,
+                round=number,
+                seconds=float(event.get("seconds", 0)),
+                upload_bytes=int(event.get("upload_bytes", 0)),
+                download_bytes=int(event.get("download_bytes", 0)),
+                failed=dict(event.get("failed") or {}),
+            )
+        )
+    if rounds:
+        report.num_rounds = int(rounds[-1].get("num_rounds", 0))
+        initial = received_score(rounds[0])
+        report.initial = initial if initial.aggregate else None
+
+
+def received_score(event: Event) -> Score:
+    """The score of the model that the sites received in that round, so of the global model before it."""
+    return _part(event, "received")
+
+
+def _part(event: Event, name: str) -> Score:
+    sites = event.get("sites", {})
+    return _score(
+        {site: facts.get(name) or {} for site, facts in sites.items()},
+        {site: facts.get("samples") for site, facts in sites.items()},
+    )
+
+
+def _score(sites: Sites, samples: dict[str, Any]) -> Score:
+    return Score(dict(sorted(sites.items())), weighted_mean(sites, samples))
+
+
+def _errors(events: list[Event]) -> list[str]:
+    """What went wrong in the order it happened; sites with the same trouble share a line."""
+    sites: dict[tuple[str, str], list[str]] = {}
+    for event in events:
+        if event["event"] == "site_error":
+            sites.setdefault((f"at {event.get('task')}", str(event.get("reason"))), []).append(str(event.get("site")))
+        elif event["event"] == "round":
+            for site, reason in (event.get("failed") or {}).items():
+                if not any(site in names and reason == known for (_, known), names in sites.items()):
+                    sites.setdefault((f"in round {event['round']}", reason), []).append(site)
+    errors = [f"{', '.join(dict.fromkeys(names))} {where}: {reason}" for (where, reason), names in sites.items()]
+    for event in events:
+        if event["event"] == "fatal":
+            text = str(event.get("reason", ""))
+            for _, reason in sites:
+                text = text.replace(reason, "see above") if len(reason) > MOST_REPEATED else text
+            errors.append(text)
+    return list(dict.fromkeys(errors))
+
+
+def _status(report: Report, by_kind: dict[str, list[Event]], rounds: list[Event]) -> str:
+    if "fatal" in by_kind:
+        return "failed"
+    if "job_ended" not in by_kind:
+        return "incomplete"
+    planned = [name for event in by_kind.get("job_started", []) for name in event.get("workflows", [])]
+    done = {event.get("workflow") for event in by_kind.get("workflow_finished", [])}
+    open_workflows = [name for name in planned if name not in done]
+    last = rounds[-1] if rounds else None
+    if open_workflows or (last and last["round"] < last.get("num_rounds", 0)):
+        what = (
+            f"workflow {open_workflows[0]} did not finish"
+            if open_workflows
+            else f"it ended after round {last and last['round']}"
+        )
+        report.errors.append(f"the job ended early: {what}")
+        return "incomplete"
+    absent = (
+        sorted((set(report.site_names) - last.get("sites", {}).keys()) | set(last.get("failed") or {})) if last else []
+    )
+    return f"completed without {', '.join(absent)}" if absent else "completed"
+
+
+def _cross_site(path: Path) -> dict[str, Sites]:
+    """FLARE's `{site: {model: metrics}}` turned round to `{model: {site: metrics}}`."""
+    matrix: dict[str, Sites] = {}
+    for site, models in sorted(_read_json(path).items()):
+        for model, metrics in models.items():
+            numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+            matrix.setdefault(model, {})[site] = numbers
+    return dict(sorted(matrix.items()))
+
+
+def _models(run: Run, sites: list[str]) -> dict[str, str]:
+    found = {kind: run.folder / name for kind, name in MODELS.items() if (run.folder / name).is_file()}
+    for site in sites if run.sites_root else []:
+        for model in sorted(Path(run.sites_root or "", site).glob(f"{run.job_id}/**/local_model.pt"))[:1]:
+            found[f"last model of {site}"] = model
+    return {kind: str(path) for kind, path in found.items()}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

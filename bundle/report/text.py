@@ -1,0 +1,116 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""A report for the terminal."""
+
+from __future__ import annotations
+
+import textwrap
+
+from bundle.report.model import Metrics, Report, Round, Score, Sites
+from bundle.report.wording import (
+    dataset_line,
+    embedded_warning,
+    human_bytes,
+    human_seconds,
+    model_name,
+    number,
+    status_line,
+    table,
+)
+
+WIDTH = 110
+MOST_SITE_COLUMNS = 6
+
+
+def to_text(report: Report) -> str:
+    """The whole report; sections without content are left out."""
+    parts = [_head(report), _rounds(report), _cross_site(report), _models(report), _problems(report)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(report: Report) -> str:
+    rows = [("job", f"{report.job or '?'}  ({report.job_id})"), ("data set", dataset_line(report))]
+    if report.site_names:
+        rows.append(("sites", ", ".join(report.site_names)))
+    if report.seconds:
+        rows.append(("time", f"{human_seconds(report.seconds)} from the first event to the last"))
+    rows.append(("status", status_line(report)))
+    text = "\n".join(f"{name:<9} {value}" for name, value in rows)
+    warning = embedded_warning(report)
+    return f"{textwrap.fill('!!! ' + warning, WIDTH)}\n\n{text}" if warning else text
+
+
+def _rounds(report: Report) -> str:
+    metric = report.key_metric()
+    if not report.rounds:
+        return "no round was finished"
+    names = sorted({*report.site_names, *(site for row in report.rounds for site in row.sites)})
+    few = len(names) <= MOST_SITE_COLUMNS
+    header = ["round", "all sites", *(names if few else ("lowest", "highest")), "seconds", "up", "down"]
+    rows = [header]
+    if report.initial:
+        rows.append(["start", *_values(report.initial, metric, names, few, {}), "", "", ""])
+    for row in report.rounds:
+        label = f"{row.round}/{report.num_rounds}" + (" *" if report.best and report.best["round"] == row.round else "")
+        rows.append([label, *_values(row, metric, names, few, row.failed), *_costs(row)])
+    text = f"{metric or 'rounds'} of the global model after each round\n{table(rows)}"
+    if report.best:
+        text += f"\n* best: round {report.best['round']}, {report.best['metric']} {number(report.best['value'])}"
+    total_up, total_down = (sum(getattr(row, f"{way}load_bytes") for row in report.rounds) for way in ("up", "down"))
+    return text + f"\n  in all: {human_bytes(total_up)} up, {human_bytes(total_down)} down (arrays, all sites together)"
+
+
+def _values(score: Score, metric: str, names: list[str], few: bool, failed: dict[str, str]) -> list[str]:
+    mean = number(score.aggregate.get(metric))
+    if few:
+        return [mean, *(_cell(score.sites.get(name, {}), metric, name in failed) for name in names)]
+    values = sorted((metrics[metric], name) for name, metrics in score.sites.items() if metric in metrics)
+    return (
+        [mean, *(f"{number(value)} {name}" for value, name in (values[0], values[-1]))] if values else [mean, "-", "-"]
+    )
+
+
+def _cell(metrics: Metrics, metric: str, failed: bool) -> str:
+    return number(metrics.get(metric)) + (" failed" if failed else "")
+
+
+def _costs(row: Round) -> list[str]:
+    return [f"{row.seconds:.1f}", human_bytes(row.upload_bytes), human_bytes(row.download_bytes)]
+
+
+def _cross_site(report: Report) -> str:
+    metric = report.cross_metric()
+    if not report.cross_site:
+        return ""
+    names = sorted({site for sites in report.cross_site.values() for site in sites})
+    few = len(names) <= MOST_SITE_COLUMNS
+    rows = [["model", *(names if few else ("mean of sites", "lowest", "highest"))]]
+    for model, sites in report.cross_site.items():
+        rows.append([model_name(model), *_cross_cells(sites, metric, names, few)])
+    return f"{metric} of each model (row) at each site (column)\n{table(rows)}"
+
+
+def _cross_cells(sites: Sites, metric: str, names: list[str], few: bool) -> list[str]:
+    if few:
+        return [number(sites.get(name, {}).get(metric)) for name in names]
+    values = [metrics[metric] for metrics in sites.values() if metric in metrics]
+    return [number(sum(values) / len(values)), number(min(values)), number(max(values))] if values else ["-"] * 3
+
+
+def _models(report: Report) -> str:
+    rows = [f"  {kind}: {path}" for kind, path in report.models.items()]
+    return "models\n" + "\n".join(rows) if rows else ""
+
+
+def _problems(report: Report) -> str:
+    rows = []
+    for title, lines in (("what went wrong (the first cause first)", report.errors), ("warnings", report.warnings)):
+        if lines:
+            rows += [title, *(_wrap(line) for line in lines)]
+    return "\n".join(rows)
+
+
+def _wrap(line: str) -> str:
+    # Paths stay whole, so that they can be copied.
+    return textwrap.fill(
+        line, WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )

@@ -1,0 +1,81 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Numbers and names as people read them, the same in the terminal and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bundle.report.model import Report
+
+CROSS_NAMES = {"SRV_FL_global_model.pt": "global, last round", "SRV_best_FL_global_model.pt": "global, best"}
+
+
+def human_bytes(count: float) -> str:
+    """`1.3 MB`: decimal units, three digits at most."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+
+
+def human_seconds(seconds: float) -> str:
+    """`3.1 s`, `2 min 5 s` or `1 h 3 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def number(value: float | None) -> str:
+    """Four decimals, or a dash where there is no value."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def model_name(name: str) -> str:
+    """FLARE's name of a model in the cross-site matrix, in words."""
+    return CROSS_NAMES.get(name, f"{name}, its own" if not name.startswith("SRV_") else name.removeprefix("SRV_"))
+
+
+def dataset_line(report: Report) -> str:
+    """The data set and how much of it each site has."""
+    if not report.dataset:
+        return "not known"
+    totals = [f"{split} {sum(s.get(split, 0) for s in report.samples.values())}" for split in split_names(report)]
+    return f"{report.dataset.get('dataset', '?')}" + (f" ({', '.join(totals)} samples in all)" if totals else "")
+
+
+def split_names(report: Report) -> list[str]:
+    """The splits that any site has samples of, in the order they are used."""
+    return [split for split in ("train", "validation", "test") if any(split in s for s in report.samples.values())]
+
+
+def embedded_warning(report: Report) -> str:
+    """What to say, loudly, when the data set is only the embedded one; else empty."""
+    if not report.embedded:
+        return ""
+    name = (report.dataset or {}).get("dataset", "?")
+    return (
+        f"EMBEDDED DATA SET: these are results on {name}, a small set for trying things out. "
+        "If the job asked for another one, that was not found."
+    )
+
+
+def status_line(report: Report) -> str:
+    """The status, and what it means where the word alone does not say."""
+    if report.status == "incomplete" and not any("ended early" in error for error in report.errors):
+        return "incomplete (no end was recorded: it is still running, or it was killed)"
+    return report.status
+
+
+def table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """Aligned columns, two spaces between; the first `text_columns` to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if index < text_columns else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

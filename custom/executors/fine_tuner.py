@@ -1,0 +1,192 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Task `fine_tune`: the site makes the global model its own, keeps the result, and reports scores only.
+
+Also `submit_model`, which is refused unless the site's personal model may leave it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.job_def import JobMetaKey
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+from nvflare.app_common.app_constant import AppConstants
+
+from custom import personal_model
+from custom.errors import BundleError
+from custom.executors.site_task import Site, SiteTask
+from custom.executors.trainer import local_model_path
+from custom.keys import ROUNDS, TRAINING
+from custom.learning.evaluate import evaluate
+from custom.learning.fine_tune import EVALUATION_BATCH, FineTuned, fine_tune, only_training, pull_towards
+from custom.learning.schedule import learning_rate
+from custom.learning.seed import derive, seed_everything
+from custom.learning.train import LocalBudget
+from custom.learning.weights import get_weights, load_weights, set_weights
+
+FINE_TUNE_STREAM, LOCAL_ONLY_STREAM = 1_000_001, 1_000_002  # beyond any round, so that the random numbers are others
+
+
+class FineTuner(SiteTask):
+    """Fine-tunes with SGD and a fresh optimiser, and keeps the epoch that is best on validation, the received included.
+
+    Args:
+        fine_tune_epochs: passes over the site's data, at most.
+        fine_tune_steps: batches at most, in place of `fine_tune_epochs`.
+        batch_size: samples a batch.
+        local_lr: learning rate.
+        momentum: of SGD.
+        weight_decay: L2 penalty towards zero.
+        proximal: L2 pull towards the global model (Ditto's lambda).
+        train_only: regular expression for the names of the parameters to train, such as `fc3` for the head; all others,
+            and the statistics of BatchNorm among them, stay as they are. Empty trains everything.
+        patience: epochs without a better validation accuracy before it stops.
+        local_only: also train a model of the site's own from the same start, with the budget of all rounds and no
+            federation, to compare with; it is scored and thrown away.
+        share_personal_models: let `submit_model` send the personal model. Off, it never leaves the site.
+        personal_dir: where personal models are kept, relative to the site's FLARE workspace; a folder per job name.
+        data, model, seed, device: as in `SiteTask`.
+    """
+
+    def __init__(
+        self,
+        fine_tune_epochs: int = 10,
+        fine_tune_steps: int | None = None,
+        batch_size: int = 64,
+        local_lr: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        proximal: float = 0.0,
+        train_only: str = "",
+        patience: int = 3,
+        local_only: bool = False,
+        share_personal_models: bool = False,
+        personal_dir: str = "personal_models",
+        data: str = "data",
+        model: str = "model",
+        seed: str = "seed",
+        device: str = "auto",
+    ) -> None:
+        super().__init__(data, model, seed, device)
+        self.budget = LocalBudget(fine_tune_epochs, fine_tune_steps, batch_size)
+        self.local_lr, self.momentum, self.weight_decay = local_lr, momentum, weight_decay
+        self.proximal, self.train_only, self.patience = proximal, train_only, patience
+        self.local_only, self.share_personal_models, self.personal_dir = local_only, share_personal_models, personal_dir
+        self._initial: dict[str, torch.Tensor] | None = None
+
+    def check(self) -> None:
+        """Budget, rates and patience; `train_only` can only be checked against the model."""
+        self.budget.check()
+        for key in ("local_lr", "momentum", "weight_decay", "proximal"):
+            value = getattr(self, key)
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise BundleError(key=key, expected="a finite number of at least 0", got=repr(value))
+        if not isinstance(self.patience, int) or self.patience < 1:
+            raise BundleError(key="patience", expected="an integer of at least 1", got=repr(self.patience))
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Keeps the weights the model was built with, where local-only training will start from them."""
+        super().handle_event(event_type, fl_ctx)
+        if event_type == EventType.START_RUN and self.local_only:
+            model = fl_ctx.get_engine().get_component(self.model_id)
+            self._initial = copy.deepcopy(model.state_dict()) if model is not None else None
+
+    def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
+        """`submit_model` or `fine_tune`."""
+        folder = self._folder(fl_ctx)
+        if task_name == AppConstants.TASK_SUBMIT_MODEL:
+            return self._submit(folder, site)
+        set_weights(site.model, from_shareable(shareable).data)
+        personal_model.check_replaceable(folder, get_weights(site.model), site.name)
+        rounds = int(shareable.get_header(ROUNDS, 0))
+        scores: dict[str, Any] = {"global": _scores(site)}
+        tuned = self._fine_tune(site, abort)
+        scores["personal"] = _scores(site)
+        scores |= {"best_epoch": tuned.best_epoch, "epochs": len(tuned.history) - 1}
+        card = {"job": folder.name, "site": site.name, "rounds": rounds, "data": site.data.describe(), **scores}
+        personal_model.save(folder, get_weights(site.model), card)
+        if self.local_only:
+            scores["local_only"] = self._train_alone(site, abort)
+        self._log(site, scores, fl_ctx)
+        meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: site.data.size("train"), "test_samples": site.data.size("test")}
+        return DXO(DataKind.METRICS, data=scores, meta=meta).to_shareable()
+
+    def _folder(self, fl_ctx: FLContext) -> Path:
+        """A place that outlives the job; FLARE's run folders do not."""
+        job = (fl_ctx.get_prop(FLContextKey.JOB_META) or {}).get(JobMetaKey.JOB_NAME) or "job"
+        return Path(fl_ctx.get_engine().get_workspace().get_root_dir()) / self.personal_dir / str(job)
+
+    def _submit(self, folder: Path, site: Site) -> Shareable:
+        if not self.share_personal_models:
+            raise BundleError("personal models stay here: share_personal_models is off", site=site.name)
+        return DXO(DataKind.WEIGHTS, data=load_weights(folder / personal_model.MODEL_FILE)).to_shareable()
+
+    def _fine_tune(self, site: Site, abort: Signal) -> FineTuned:
+        seed = derive(site.seed, site.index, FINE_TUNE_STREAM)
+        seed_everything(seed)
+        with only_training(site.model, self.train_only) as (parameters, frozen):
+            return fine_tune(
+                site.model,
+                site.data,
+                self.budget.epochs(site.data, site.device, torch.Generator().manual_seed(seed)),
+                torch.optim.SGD(parameters, self.local_lr, self.momentum, weight_decay=self.weight_decay),
+                site.device,
+                patience=self.patience,
+                frozen=frozen,
+                after_backward=pull_towards(parameters, self.proximal),
+                should_stop=lambda: bool(abort.triggered),
+            )
+
+    def _train_alone(self, site: Site, abort: Signal) -> dict[str, Any]:
+        """The same start, settings and number of epochs as the rounds had, on this site's data alone."""
+        path = local_model_path(site.run_dir)
+        if self._initial is None or not path.is_file():
+            raise BundleError(
+                "has not trained in this job, so local_only has no budget to repeat", site=site.name, key="local_only"
+            )
+        settings = torch.load(path, map_location="cpu", weights_only=True)[TRAINING]
+        seed = derive(site.seed, site.index, LOCAL_ONLY_STREAM)
+        seed_everything(seed)
+        site.model.load_state_dict(self._initial)
+        budget = LocalBudget(settings["epochs"], settings["steps"], settings["batch_size"])
+        epochs = settings["epochs"] if settings["steps"] is None else settings["rounds"]
+        sgd = {key: settings[key] for key in ("momentum", "weight_decay")}
+        fine_tune(
+            site.model,
+            site.data,
+            budget.epochs(site.data, site.device, torch.Generator().manual_seed(seed)),
+            torch.optim.SGD(site.model.parameters(), lr=settings["local_lr"], **sgd),
+            site.device,
+            patience=10**9,
+            frozen=[],
+            learning_rates=lambda epoch: learning_rate(
+                settings["local_lr"], settings["lr_schedule"], min(epoch, epochs - 1), epochs
+            ),
+            should_stop=lambda: bool(abort.triggered),
+        )
+        return _scores(site)
+
+    def _log(self, site: Site, scores: dict[str, Any], fl_ctx: FLContext) -> None:
+        before, after = scores["global"]["val_accuracy"], scores["personal"]["val_accuracy"]
+        self.log_info(
+            fl_ctx,
+            f"{site.name}  fine-tuned  val_accuracy {before:.3f} -> {after:.3f}  "
+            f"best epoch {scores['best_epoch']} of {scores['epochs']}",
+        )
+
+
+def _scores(site: Site) -> dict[str, float]:
+    """The model on the validation split, and on the test split, which nothing was chosen by."""
+    result: dict[str, float] = {}
+    for split, prefix in (("validation", "val_"), ("test", "test_")):
+        result |= evaluate(site.model, site.data.batches(split, EVALUATION_BATCH, site.device), prefix)
+    return result

@@ -1,0 +1,138 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from nvflare.app_common.abstract.model import make_model_learnable
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
+
+from controllers.fine_tune import FineTune, summarise
+from custom.keys import ROUNDS
+from tests.support import Engine, arrays, run_controller
+
+
+def scores(before: float, after: float, test: int = 100) -> Shareable:
+    data = {
+        "global": {"val_accuracy": before, "test_accuracy": before},
+        "personal": {"val_accuracy": after, "test_accuracy": after},
+    }
+    meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: 10, "test_samples": test}
+    return DXO(DataKind.METRICS, data=data, meta=meta).to_shareable()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    engine = Engine(tmp_path, {"persistor": PTFileModelPersistor()}, ["site-1", "site-2"])
+    with engine.new_context() as fl_ctx:
+        engine.fire_event(EventType.START_RUN, fl_ctx)
+        model = make_model_learnable(arrays(w=[1.0]), {})
+        fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, model, private=True, sticky=True)
+        fl_ctx.set_prop(AppConstants.CURRENT_ROUND, 2, private=True, sticky=True)
+    return engine
+
+
+def set_global(engine: Engine, value: float) -> None:
+    with engine.new_context() as fl_ctx:
+        model = make_model_learnable(arrays(w=[value]), {})
+        fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, model, private=True, sticky=True)
+
+
+def save_best(engine: Engine, value: float) -> None:
+    """The best model, with the global one as it was before."""
+    set_global(engine, value)
+    with engine.new_context() as fl_ctx:
+        engine.fire_event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, fl_ctx)
+    set_global(engine, 1.0)
+
+
+@pytest.mark.parametrize(("start_from", "expected"), [("final", 1.0), ("best", 5.0)])
+def test_it_sends_the_model_that_was_asked_for(engine: Engine, start_from: str, expected: float) -> None:
+    save_best(engine, 5.0)
+    sent = []
+
+    def answer(site: str, task: str, data: Shareable) -> Shareable:
+        sent.append((task, data.get_header(ROUNDS), from_shareable(data).data["w"].tolist()))
+        return scores(0.5, 0.75)
+
+    run_controller(engine, FineTune(start_from=start_from), answer)
+    assert sent == [("fine_tune", 3, [expected])] * 2
+    result = json.loads((engine.run_dir / "fine_tune.json").read_text())
+    assert result["summary"]["personal"] == {"mean": 0.75, "std": 0.0, "worst": 0.75, "worst_site": "site-1"}
+    rows = list(csv.reader((engine.run_dir / "fine_tune.csv").open()))
+    assert rows[0] == ["site", "model", "metric", "value"]
+    assert ["site-2", "personal", "test_accuracy", "0.75"] in rows
+    event = json.loads((engine.run_dir / "progress.jsonl").read_text().splitlines()[-1])
+    assert event["event"] == "fine_tuned"
+    assert event["sites"] == result["sites"]
+
+
+def test_a_site_that_fails_does_not_stop_the_others(engine: Engine) -> None:
+    failed = make_reply(ReturnCode.EXECUTION_EXCEPTION, headers={ReservedHeaderKey.ERROR: "train_only: no match"})
+    controller = FineTune(start_from="final")
+    run_controller(engine, controller, lambda site, task, data: failed if site == "site-1" else scores(0.5, 0.6))
+    result = json.loads((engine.run_dir / "fine_tune.json").read_text())
+    assert result["failed"] == {"site-1": "train_only: no match"}
+    assert list(result["sites"]) == ["site-2"]
+    assert engine.panic() == ""
+
+
+def test_a_silent_site_is_given_up(engine: Engine) -> None:
+    controller = FineTune(start_from="final", timeout_s=2)
+    run_controller(engine, controller, lambda site, task, data: None if site == "site-1" else scores(0.5, 0.6))
+    result = json.loads((engine.run_dir / "fine_tune.json").read_text())
+    assert result["failed"] == {"site-1": "no reply to fine_tune within 2 s"}
+    assert engine.panic() == ""
+
+
+@pytest.mark.parametrize("min_responses", [0, 2])
+def test_too_few_sites_end_the_job_with_the_reasons(engine: Engine, min_responses: int) -> None:
+    failed = make_reply(ReturnCode.EXECUTION_EXCEPTION, headers={ReservedHeaderKey.ERROR: "disk full"})
+    replies = {"site-1": failed, "site-2": scores(0.5, 0.6) if min_responses else failed}
+    controller = FineTune(start_from="final", min_responses=min_responses)
+    run_controller(engine, controller, lambda site, task, data: replies[site])
+    assert "site-1: disk full" in engine.panic()
+
+
+def test_before_training_it_says_where_it_belongs(tmp_path: Path) -> None:
+    engine = Engine(tmp_path, {}, ["site-1"])
+    run_controller(engine, FineTune(), lambda site, task, data: None)
+    assert engine.panic() == (
+        "fine_tune: there is no trained model to fine-tune; "
+        "put this workflow after ScatterAndGather in config_fed_server.json"
+    )
+
+
+def test_without_a_best_model_it_says_so(engine: Engine) -> None:
+    run_controller(engine, FineTune(start_from="best"), lambda site, task, data: None)
+    assert "start_from best: there is no best model yet" in engine.panic()
+
+
+@pytest.mark.parametrize("args", [{"start_from": "first"}, {"timeout_s": 0}])
+def test_bad_settings(engine: Engine, args: dict[str, Any]) -> None:
+    run_controller(engine, FineTune(**args), lambda site, task, data: None)
+    assert next(iter(args)) in engine.panic()
+
+
+def test_the_summary_by_hand() -> None:
+    sites = {
+        "a": from_shareable(scores(0.50, 0.90, test=30)).data | {"test_samples": 30},
+        "b": from_shareable(scores(0.80, 0.78, test=10)).data | {"test_samples": 10},
+    }
+    summary = summarise(sites)
+    assert summary["global"]["mean"] == pytest.approx((30 * 0.5 + 10 * 0.8) / 40)
+    assert summary["personal"]["mean"] == pytest.approx((30 * 0.9 + 10 * 0.78) / 40)
+    assert summary["personal"]["std"] == pytest.approx(0.12 / 2**0.5)
+    assert (summary["personal"]["worst"], summary["personal"]["worst_site"]) == (0.78, "b")
+    assert (summary["harmed_on_test"], summary["harmed_on_validation"]) == (0.5, 0.5)
+    assert "local_only" not in summary
+    assert summarise({}) == {}

@@ -1,0 +1,121 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable
+from nvflare.apis.signal import Signal
+from torch import nn
+
+from custom.executors.fine_tuner import FineTuner
+from custom.executors.trainer import Trainer
+from custom.keys import ROUNDS
+from custom.learning.evaluate import evaluate
+from custom.learning.seed import Seed
+from custom.learning.weights import get_weights, load_weights
+from tests.executors.test_executors import execute, model_message
+from tests.support import Engine, TinyData
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    components: dict[str, Any] = {"seed": Seed(1), "model": nn.Linear(2, 2), "data": TinyData(samples=40)}
+    return Engine(tmp_path, components, ["site-1", "site-2"], identity="site-2")
+
+
+def fine_tune(engine: Engine, tuner: FineTuner) -> Shareable:
+    message = DXO(DataKind.WEIGHTS, data=get_weights(engine.components["model"])).to_shareable()
+    message.set_header(ROUNDS, 3)
+    return execute(engine, tuner, "fine_tune", message, Signal())
+
+
+def folder(engine: Engine) -> Path:
+    return Path(engine.workspace.get_root_dir()) / "personal_models" / "test"
+
+
+def test_the_reply_has_scores_and_no_weights(engine: Engine) -> None:
+    reply = from_shareable(fine_tune(engine, FineTuner(local_lr=0.5, batch_size=10)))
+    assert reply.data_kind == DataKind.METRICS
+    assert set(reply.data) == {"global", "personal", "best_epoch", "epochs"}
+    assert reply.data["personal"]["val_accuracy"] > reply.data["global"]["val_accuracy"]
+
+
+def test_the_personal_model_and_its_card_reproduce_the_scores(engine: Engine) -> None:
+    scores = from_shareable(fine_tune(engine, FineTuner(local_lr=0.5, batch_size=10))).data
+    model = nn.Linear(2, 2)
+    model.load_state_dict(torch.load(folder(engine) / "personal_model.pt", weights_only=True)["model"])
+    data = TinyData(samples=40).site("site-2", (), 1)
+    assert (
+        evaluate(model, [(data.inputs, data.labels)], "test_")["test_accuracy"] == scores["personal"]["test_accuracy"]
+    )
+    card = json.loads((folder(engine) / "model_card.json").read_text())
+    assert card["personal"] == scores["personal"]
+    assert (card["site"], card["job"], card["rounds"]) == ("site-2", "test", 3)
+    assert card["data"]["dataset"] == "points"
+    assert {path.name for path in folder(engine).iterdir()} == {"personal_model.pt", "model_card.json"}
+
+
+def test_it_is_not_submitted_unless_shared(engine: Engine) -> None:
+    tuner = FineTuner(local_lr=0.5)
+    fine_tune(engine, tuner)
+    refused = execute(engine, tuner, "submit_model", Shareable())
+    assert "share_personal_models is off" in refused.get_header(ReservedHeaderKey.ERROR)
+    assert not any(isinstance(value, np.ndarray) for value in refused.values())
+    shared = from_shareable(execute(engine, FineTuner(share_personal_models=True), "submit_model", Shareable()))
+    assert np.array_equal(shared.data["weight"], load_weights(folder(engine) / "personal_model.pt")["weight"])
+
+
+def test_another_architecture_on_disk_is_not_overwritten(engine: Engine) -> None:
+    folder(engine).mkdir(parents=True)
+    torch.save({"model": {"weight": torch.zeros(5, 2)}}, folder(engine) / "personal_model.pt")
+    reply = fine_tune(engine, FineTuner())
+    message = reply.get_header(ReservedHeaderKey.ERROR)
+    assert "site-2 bias" in message
+    assert "another architecture" in message
+    assert load_weights(folder(engine) / "personal_model.pt")["weight"].shape == (5, 2)
+
+
+def test_local_only_repeats_the_budget_of_the_rounds_from_the_same_start(engine: Engine) -> None:
+    """With one site, whole-batch SGD without momentum and constant rate, rounds and local-only are the same thing."""
+    tuner = FineTuner(local_only=True, fine_tune_epochs=1, local_lr=0.1)
+    with engine.new_context() as fl_ctx:
+        tuner.handle_event(EventType.START_RUN, fl_ctx)
+    model, trainer = engine.components["model"], Trainer(batch_size=40, local_lr=0.3, momentum=0.0)
+    weights = get_weights(model)
+    for round_index in range(3):
+        difference = from_shareable(execute(engine, trainer, "train", model_message(weights, round_index))).data
+        weights = {name: value + difference[name] for name, value in weights.items()}
+    reference = nn.Linear(2, 2)
+    reference.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    data = TinyData(samples=40).site("site-2", (), 1)
+    expected = evaluate(reference, [(data.inputs, data.labels)], "test_")
+
+    message = DXO(DataKind.WEIGHTS, data=weights).to_shareable()
+    scores = from_shareable(execute(engine, tuner, "fine_tune", message, Signal())).data
+    assert scores["local_only"]["test_accuracy"] == expected["test_accuracy"]
+    assert scores["local_only"]["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-5)
+
+
+def test_local_only_without_training_says_so(engine: Engine) -> None:
+    reply = fine_tune(engine, FineTuner(local_only=True))
+    assert "site-2 local_only: has not trained in this job" in reply.get_header(ReservedHeaderKey.ERROR)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"train_only": "fc9"}, "train_only: expected a match among weight, bias, got 'fc9'"),
+        ({"patience": 0}, "patience: expected an integer of at least 1, got 0"),
+        ({"proximal": -1}, "proximal: expected a finite number of at least 0, got -1"),
+        ({"fine_tune_epochs": 0}, "local_epochs: expected an integer of at least 1, got 0"),
+    ],
+)
+def test_bad_settings_are_answered(engine: Engine, args: dict[str, Any], message: str) -> None:
+    assert message in fine_tune(engine, FineTuner(**args)).get_header(ReservedHeaderKey.ERROR)
