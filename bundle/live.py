@@ -28,11 +28,11 @@ class Live:
     """Prints an event as a line, and a sign of life in between.
 
     Args:
-        out: where to.
+        out: where to; stdout if None.
     """
 
-    def __init__(self, out: TextIO = sys.stdout) -> None:
-        self.out = out
+    def __init__(self, out: TextIO | None = None) -> None:
+        self.out = out or sys.stdout
         self.phase = "FLARE is starting its server and the sites"
         self.started = self._last_output = time.monotonic()
         self._seconds: list[float] = []
@@ -46,7 +46,7 @@ class Live:
             self.phase = PHASES.get(event.get("workflow", ""), str(event.get("workflow", "")))
             self.line(f"{event.get('workflow')}: {self.phase}")
         elif kind == "job_started":
-            self.line(f"job {event.get('job')} started at {', '.join(event.get('sites', []))}")
+            self.line(f"job {event.get('job')} started at {', '.join(sorted(event.get('sites', [])))}")
         elif kind == "initialized":
             self._initialized(event)
         elif kind == "round":

@@ -111,16 +111,26 @@ def _matrix(report: Report) -> Draw:
         known = [value for row in values for value in row if value == value] or [0.0]
         low, high = min(known), max(known)
         spare = max(0.0, SMALLEST_SPAN - (high - low)) / 2  # else 0.910 and 0.914 look far apart
-        image = axes.imshow(values, cmap="YlGn", aspect="auto", vmin=low - spare, vmax=high + spare)
-        axes.set_xticks(range(len(sites)), sites, rotation=0 if len(sites) <= 6 else 60)
-        axes.set_yticks(range(len(values)), [model_name(model) for model in report.cross_site])
+        image = axes.pcolormesh(
+            values, cmap="YlGn", vmin=low - spare, vmax=high + spare, edgecolors="white", linewidth=2
+        )
+        axes.invert_yaxis()
+        axes.set_xticks([x + 0.5 for x in range(len(sites))], sites, rotation=0 if len(sites) <= 6 else 60)
+        axes.set_yticks([y + 0.5 for y in range(len(values))], [model_name(model) for model in report.cross_site])
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
         for y, row in enumerate(values) if len(sites) <= 12 else ():
             for x, value in enumerate(row):
                 dark = image.norm(value) > 0.6
-                axes.text(x, y, f"{value:.3f}", ha="center", va="center", color="white" if dark else "#1e293b")
+                axes.text(
+                    x + 0.5,
+                    y + 0.5,
+                    "-" if value != value else f"{value:.3f}",
+                    ha="center",
+                    va="center",
+                    color="white" if dark else "#1e293b",
+                )
         if len(sites) > 12:
             figure.colorbar(image, ax=axes)
 

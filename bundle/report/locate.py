@@ -78,7 +78,11 @@ def _runs(path: Path) -> Iterator[Run]:
     for store in [path, path / "jobs-storage", *(store for kit in kits for store in _job_store(kit))]:
         yield from _archived(store, kits)
     for kit in sorted(kits | {path, path / "server"}):
-        yield from (Run(folder.name, folder, kit.parent) for folder in _folders(kit) if _is_run(folder))
+        yield from (Run(folder.name, folder, kit.parent) for folder in _folders(kit) if _is_job_run(folder))
+
+
+def _is_job_run(folder: Path) -> bool:
+    return folder.name != "workspace" and _is_run(folder)  # that one is a download, named by the folder above it
 
 
 def _is_run(folder: Path) -> bool:

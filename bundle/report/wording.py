@@ -63,9 +63,11 @@ def embedded_warning(report: Report) -> str:
 
 def status_line(report: Report) -> str:
     """The status, and what it means where the word alone does not say."""
-    if report.status == "incomplete" and not any("ended early" in error for error in report.errors):
-        return "incomplete (no end was recorded: it is still running, or it was killed)"
-    return report.status
+    if report.status != "incomplete":
+        return report.status
+    if report.errors:
+        return "incomplete (it stopped before its end; what went wrong is below)"
+    return "incomplete (no end was recorded: it is still running, or it was killed)"
 
 
 def table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:

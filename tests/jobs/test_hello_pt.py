@@ -119,7 +119,8 @@ def test_the_report_tells_the_same(run: tuple[Path, str], tmp_path: Path) -> Non
     assert report["errors"] == []
     assert [entry["round"] for entry in report["rounds"]] == [1, 2, 3, 4, 5]
     validation = next(event for event in progress(run[0]) if event["event"] == "validation")
-    assert report["rounds"][-1]["sites"] == validation["sites"]
+    for site, scores in validation["sites"].items():
+        assert scores.items() <= report["rounds"][-1]["sites"][site].items()
     assert all(entry["upload_bytes"] == 2 * 62_006 * 4 for entry in report["rounds"])
     matrix = cross_site(run[0])
     assert report["cross_site"]["site-1"]["site-2"] == matrix["site-2"]["site-1"]  # model, then site

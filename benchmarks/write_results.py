@@ -1,0 +1,172 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Writes docs/results/README.md from the JSON files beside it: python -m benchmarks.write_results."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
+HEAD = """# Results
+
+Written by `python -m benchmarks.write_results` from the JSON files in this folder, which `make bench` makes. Nothing
+here is typed by hand.
+"""
+
+
+def spread(values: list[float], digits: int = 1) -> str:
+    """Mean and standard deviation."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
+def met(good: bool) -> str:
+    """The word for a table."""
+    return "met" if good else "**missed**"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def made_on(result: dict[str, Any]) -> str:
+    """One line about the machine."""
+    machine = result["machine"]
+    parts = [machine["accelerator"] or machine["processor"], f"{machine['cores']} cores", f"torch {machine['torch']}"]
+    return f"Measured on {machine['date']}: {', '.join(parts)}.\n"
+
+
+def data_loading(result: dict[str, Any]) -> str:
+    """Ratios of images a second."""
+    rows = []
+    for name, entry in result["ratios"].items():
+        rows.append(
+            [name, f"{entry['ratio']:.1f}x", f"at least {entry['target']}x", met(entry["ratio"] >= entry["target"])]
+        )
+    return table(["images per second against torchvision's DataLoader", "ratio", "target", ""], rows)
+
+
+def framework_time(result: dict[str, Any]) -> str:
+    """Ratios of seconds."""
+    rows = [
+        [
+            phase,
+            f"{entry['bundle_s']:.2f} s",
+            f"{entry['stock_s']:.2f} s",
+            f"{entry['ratio']:.2f}x",
+            f"at most {entry['target']}x",
+            met(entry["ratio"] <= entry["target"]),
+        ]
+        for phase, entry in result["ratios"].items()
+    ]
+    head = ["framework time (medians)", "bundle", "FLARE's defaults", "ratio", "target", ""]
+    return table(head, rows)
+
+
+def client_memory(result: dict[str, Any]) -> str:
+    """Megabytes above an empty process."""
+    target = result["target_mb"]
+    rows = [
+        [site, f"{mb:.0f} MB", f"at most {target:.0f} MB", met(mb <= target)] for site, mb in result["above_mb"].items()
+    ]
+    return table(["peak above an empty process", "", "target", ""], rows)
+
+
+def federated_vs_central(result: dict[str, Any]) -> str:
+    """Accuracy of both."""
+    rows = []
+    for name, runs in result["runs"].items():
+        accuracy = [100 * run["test_accuracy"] for run in runs]
+        minutes = statistics.median(run["seconds"] for run in runs) / 60
+        rows.append([name, spread(accuracy, 2), str(len(runs)), f"{minutes:.1f} min"])
+    gap, target = result["gap_points"], result["target_points"]
+    text = table(["training", "test accuracy (%)", "seeds", "time a seed"], rows)
+    settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
+    text += f"\n{result['rounds']} rounds or epochs; {settings}.\n"
+    return text + f"\nFederated is {gap:.2f} points below central; target at most {target}: {met(gap <= target)}.\n"
+
+
+def personalization(result: dict[str, Any]) -> str:
+    """One row an alpha, then the targets."""
+    kinds = {
+        "local_only": "local only",
+        "global": "global",
+        "personal": "personal",
+        "personal_elsewhere": "personal, elsewhere",
+    }
+    rows, verdicts = [], []
+    for alpha, runs in result["runs"].items():
+        means = {kind: [run[kind] for run in runs] for kind in kinds}
+        worst = statistics.mean(run["worst_personal"] for run in runs)
+        sites = sum(run["sites"] for run in runs)
+        harmed = sum(run["harmed_on_test"] for run in runs)
+        on_validation = sum(run["harmed_on_validation"] for run in runs)
+        rows.append([alpha, *(spread(values) for values in means.values()), f"{worst:.1f}", f"{harmed} of {sites}"])
+        above_global, above_local = result["targets"].get(alpha, (None, None))
+        for other, target in (("global", above_global), ("local_only", above_local)):
+            if target is not None:
+                gain = statistics.mean(means["personal"]) - statistics.mean(means[other])
+                verdicts.append(
+                    [
+                        f"alpha {alpha}: personal above {kinds[other]}",
+                        f"{gain:.1f} points",
+                        f"{target}",
+                        met(gain >= target),
+                    ]
+                )
+        verdicts.append(
+            [f"alpha {alpha}: sites harmed on validation", str(on_validation), "0", met(on_validation == 0)]
+        )
+        verdicts.append(
+            [
+                f"alpha {alpha}: sites harmed by more than a point on test",
+                f"{harmed} of {sites}",
+                "5 %",
+                met(harmed <= 0.05 * sites),
+            ]
+        )
+    cost = result["epoch_cost"]
+    verdicts.append(
+        [
+            "an epoch of fine-tuning over one in a round",
+            f"{cost['ratio']:.2f}x",
+            f"{cost['target']}x",
+            met(cost["ratio"] <= cost["target"]),
+        ]
+    )
+    arguments = result["arguments"]
+    head = ["alpha", *(f"{name} (%)" for name in kinds.values()), "worst site, personal (%)", "sites harmed on test"]
+    text = f"{arguments['sites']} sites, {arguments['rounds']} rounds, {arguments['seeds']} seeds"
+    text += f" ({', '.join(arguments['set'])})" if arguments["set"] else ""
+    text += ". Test accuracy, mean over sites weighted by test samples, ± over seeds.\n\n"
+    return text + table(head, rows) + "\n" + table(["", "measured", "target", ""], verdicts)
+
+
+SECTIONS = {
+    "data_loading": ("Data loading, LeNet on CIFAR-10, batch 64", data_loading),
+    "framework_time": ("Framework time, hello-pt, 2 sites, 2 rounds", framework_time),
+    "client_memory": ("Memory of a client process, hello-pt on CIFAR-10", client_memory),
+    "federated_vs_central": ("Federated against central, CIFAR-10, LeNet, 2 IID sites", federated_vs_central),
+    "personalization": ("Personalisation by fine-tuning, CIFAR-10, LeNet", personalization),
+    "personalization_resnet18": ("Personalisation by fine-tuning, CIFAR-10, ResNet-18, on a GPU", personalization),
+}
+
+
+def main() -> None:
+    """Writes one section for each JSON file that is there."""
+    text = HEAD
+    for name, (title, write) in SECTIONS.items():
+        path = FOLDER / f"{name}.json"
+        if path.is_file():
+            result = json.loads(path.read_text())
+            text += f"\n## {title}\n\n{write(result)}\n{made_on(result)}"
+    (FOLDER / "README.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Exit codes of the real command line: 0 is good, 1 is not finished, 2 is bad input; never a stack trace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.bundle.conftest import Cli
+
+
+def test_export_works_from_any_folder(cli: Cli, job: Path, tmp_path: Path) -> None:
+    done = cli("export", job, tmp_path / "out", "--set", "num_rounds=3")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out" / "app" / "custom" / "controllers" / "initialize_global_weights.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("export", "nope", "out"), "nope: no such job"),
+        (("export", "JOB", "JOB"), "exists and is not empty"),
+        (("export", "JOB", "out", "--set", "num_rouns=3"), "did you mean num_rounds?"),
+        (("run", "JOB", "-n", "1"), "expected at least 2 sites (min_clients in meta.json), got 1"),
+        (("run", "JOB", "-n", "0"), "expected 1 or more sites, got 0"),
+        (("run", "JOB", "-t", "3"), "expected 1 to 2, as there are 2 sites, got 3"),
+        (("run", "JOB", "-w", "JOB"), "exists and is not empty, and FLARE would delete it"),
+        (("run", "JOB", "-w", "a b"), "blanks"),
+        (("run", "JOB", "--set", "min_clients=3"), "expected at least 3 sites (rounds.min_clients), got 2"),
+        (("run", "JOB", "--html", "."), "is a folder"),
+        (("report", "."), "there is no job here"),
+        (("report", "missing"), "no such folder"),
+        (("link", "missing"), "no such job"),
+        (("data", "mnist", "out"), "mnist: no such data set; there are: cifar10"),
+    ],
+)
+def test_bad_input_is_one_paragraph_and_exit_code_2(
+    cli: Cli, job: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    before = sorted(job.rglob("*"))
+    done = cli(*(str(job) if argument == "JOB" else argument for argument in arguments))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\n\n" not in done.stderr
+    assert sorted(job.rglob("*")) == before
+
+
+def test_a_name_with_a_slash_is_refused(cli: Cli, job: Path, tmp_path: Path) -> None:
+    (job / "meta.json").write_text(json.dumps({"name": "a/b", "deploy_map": {"app": ["@ALL"]}}))
+    done = cli("export", job, tmp_path / "out")
+    assert done.returncode == 2
+    assert "got 'a/b'" in done.stderr
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(cli: Cli, workspace: Path, tmp_path: Path) -> None:
+    done = cli("report", workspace, "--json", "/dev/full/report.json")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: /dev/full")
+    assert "Traceback" not in done.stderr
+
+
+def test_report_writes_numbers_and_page(cli: Cli, workspace: Path, tmp_path: Path) -> None:
+    done = cli("report", workspace, "--json", tmp_path / "r" / "report.json", "--html", tmp_path / "report.html")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "status    completed" in done.stdout
+    content = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert content["cross_site"]["SRV_FL_global_model.pt"] == {"site-1": {"test_accuracy": 0.7}}
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+    assert [path.name for path in (tmp_path / "r").iterdir()] == ["report.json"]
+
+
+def test_link_check_tells_by_its_exit_code(cli: Cli, job: Path) -> None:
+    assert cli("link", "--check", job).returncode == 1
+    assert cli("link", job).returncode == 0
+    assert cli("link", "--check", job).returncode == 0

@@ -1,0 +1,158 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""From progress.jsonl to a Report. The job of conftest, two sites with 300 and 100 samples, by hand:
+
+initial:        (300 * 0.1 + 100 * 0.3) / 400 = 0.15
+after round 1:  (300 * 0.5 + 100 * 0.7) / 400 = 0.55   (received in round 2)
+after round 2:  (30 * 0.8 + 10 * 0.6) / 40    = 0.75   (closing validation)
+train_loss 1:   (300 * 2.0 + 100 * 1.0) / 400 = 1.75
+train_loss 2:   (300 * 1.0 + 100 * 0.6) / 400 = 0.90
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bundle.events import Event, Follower, read_events
+from bundle.report.model import Score, weighted_mean
+from bundle.report.reading import build, read_report
+from tests.bundle.conftest import job_events, round_event, write_run
+
+
+def without(*kinds: str) -> list[Event]:
+    return [event for event in job_events() if event["event"] not in kinds]
+
+
+def test_a_round_shows_the_global_model_after_it() -> None:
+    report = build(job_events())
+    assert report.initial is not None
+    assert report.initial.aggregate == pytest.approx({"val_accuracy": 0.15})
+    assert report.initial.sites == {"site-1": {"val_accuracy": 0.1}, "site-2": {"val_accuracy": 0.3}}
+    first, second = report.rounds
+    assert first.aggregate == pytest.approx({"val_accuracy": 0.55, "train_loss": 1.75})
+    assert second.aggregate == pytest.approx({"val_accuracy": 0.75, "train_loss": 0.9})
+    assert first.sites["site-2"] == {"val_accuracy": 0.7, "train_loss": 1.0}
+    assert second.sites["site-1"] == {"val_accuracy": 0.8, "train_loss": 1.0}
+    assert report.best == {"round": 2, "metric": "val_accuracy", "value": 0.75}
+    assert (report.status, report.errors, report.finished) == ("completed", [], True)
+
+
+def test_the_json_has_the_agreed_keys() -> None:
+    content = build(job_events()).to_json()
+    keys = {"job", "dataset", "initial", "rounds", "cross_site", "personalization", "best", "status", "errors"}
+    assert content.keys() == keys
+    assert content["personalization"] is None
+    assert content["dataset"]["dataset"] == "CIFAR-10"
+    keys = {"round", "seconds", "sites", "aggregate", "upload_bytes", "download_bytes"}
+    assert content["rounds"][0].keys() == keys
+    assert (content["rounds"][0]["upload_bytes"], content["rounds"][1]["seconds"]) == (2000, 1.5)
+
+
+def test_without_a_closing_validation_the_last_round_has_no_score() -> None:
+    report = build(without("validation"))
+    assert report.rounds[1].aggregate == pytest.approx({"train_loss": 0.9})
+    assert report.rounds[0].aggregate["val_accuracy"] == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize(
+    ("events", "status", "error"),
+    [
+        (without("job_ended"), "incomplete", None),
+        ([], "incomplete", None),
+        (without("workflow_finished"), "incomplete", "the job ended early: workflow pre_train did not finish"),
+        ([*job_events(), {"event": "fatal", "reason": "too few sites"}], "failed", "too few sites"),
+        (
+            [*without("round"), round_event(1, (0.1, 0.3), (2.0, 1.0))],
+            "incomplete",
+            "the job ended early: it ended after round 1",
+        ),
+    ],
+)
+def test_the_status_is_judged_by_evidence(events: list[Event], status: str, error: str | None) -> None:
+    report = build(events)
+    assert report.status == status
+    assert report.errors == ([error] if error else [])
+    assert not report.finished
+
+
+def test_a_site_that_missed_the_last_round_is_named() -> None:
+    last = round_event(2, (0.5, 0.7), (1.0, 0.6), failed={"site-2": "norm too large"})
+    del last["sites"]["site-2"]
+    report = build([last if event.get("round") == 2 and event["event"] == "round" else event for event in job_events()])
+    assert report.status == "completed without site-2"
+    assert report.errors == ["site-2 in round 2: norm too large"]
+    assert report.rounds[0].aggregate["val_accuracy"] == pytest.approx(0.5)  # only site-1 has scored it
+
+
+def test_a_site_that_came_back_is_no_loss() -> None:
+    events = job_events()
+    events[2]["failed"] = {"site-2": "slow"}
+    del events[2]["sites"]["site-2"]
+    report = build(events)
+    assert report.status == "completed"
+    assert report.errors == ["site-2 in round 1: slow"]
+
+
+def test_the_first_cause_comes_first_and_is_told_once() -> None:
+    reason = "/data/cifar: no such folder, and no network to get it from"
+    errors = [{"event": "site_error", "site": f"site-{n}", "task": "get_weights", "reason": reason} for n in (1, 2)]
+    fatal = {"event": "fatal", "reason": f"no site answered (site-1: {reason})"}
+    report = build([*errors, fatal])
+    assert report.errors == [f"site-1, site-2 at get_weights: {reason}", "no site answered (site-1: see above)"]
+
+
+def test_a_mean_without_weights_is_plain_and_a_site_without_the_metric_is_left_out() -> None:
+    sites = {"a": {"x": 1.0}, "b": {"x": 3.0}, "c": {"y": 5.0}}
+    assert weighted_mean(sites, {}) == {"x": 2.0, "y": 5.0}
+    assert weighted_mean(sites, {"a": 3, "b": 1, "c": 9}) == {"x": 1.5, "y": 5.0}
+    assert Score().aggregate == {}
+
+
+def test_a_file_that_a_crash_cut_short_is_read_up_to_there(workspace: Path) -> None:
+    path = workspace / "server" / "simulate_job" / "progress.jsonl"
+    whole = path.read_bytes()
+    cut = whole[: whole.index(b'"round": 2, "num_rounds"') + 10]
+    path.write_bytes(cut)
+    report = read_report(workspace)
+    assert [row.round for row in report.rounds] == [1]
+    assert report.status == "incomplete"
+
+
+def test_a_last_line_without_its_newline_counts_and_rubbish_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "progress.jsonl"
+    path.write_bytes(b'{"event": "a"}\n\xff\xfe\n[1]\n{"no": 1}\n{"event": "b"}')
+    assert [event["event"] for event in read_events(path)] == ["a", "b"]
+    assert read_events(tmp_path / "none") == []
+
+
+def test_a_follower_gives_each_event_once_and_only_when_it_is_whole(tmp_path: Path) -> None:
+    follower = Follower(tmp_path / "progress.jsonl")
+    assert follower.poll() == []
+    with follower.path.open("w") as file:
+        for text, expected in (('{"event": "a"}\n{"eve', ["a"]), ('nt": "b"}', []), ("\n", ["b"]), ("", [])):
+            file.write(text)
+            file.flush()
+            assert [event["event"] for event in follower.poll()] == expected
+
+
+def test_the_cross_site_matrix_has_models_as_rows_and_models_are_found(workspace: Path) -> None:
+    report = read_report(workspace)
+    assert report.cross_site == {
+        "SRV_FL_global_model.pt": {"site-1": {"test_accuracy": 0.7}},
+        "site-2": {"site-1": {"test_accuracy": 0.4}},
+    }
+    run = workspace / "server" / "simulate_job"
+    assert report.models == {
+        "final global model": str(run / "app_server" / "FL_global_model.pt"),
+        "last model of site-1": str(workspace / "site-1" / "simulate_job" / "local_model.pt"),
+    }
+
+
+def test_a_run_without_progress_is_reported_with_its_traceback(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "server" / "simulate_job", [])
+    (run / "progress.jsonl").unlink()
+    (tmp_path / "server" / "log.txt").write_text("Traceback (most recent call last):\nTypeError: bad argument\n")
+    report = read_report(tmp_path)
+    assert (report.job, report.status) == ("small", "incomplete")
+    assert report.errors[0].startswith("TypeError: bad argument (see ")

@@ -1,0 +1,137 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""`run`, with a stand-in for FLARE's simulator: a process that takes its arguments and writes its files."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from bundle import ROOT, simulator
+from bundle.live import Live
+from bundle.run import run
+from bundle.simulator import environment
+from tests.bundle.conftest import job_events
+
+PYTHON = sys.executable
+SCRIPT = """#!{python}
+import os, pathlib, shutil, subprocess, sys, time
+workspace = pathlib.Path(sys.argv[sys.argv.index("-w") + 1])
+shutil.rmtree(workspace, ignore_errors=True)  # as FLARE does
+run = workspace / "server" / "simulate_job"
+run.mkdir(parents=True)
+print("hello from", os.getcwd(), sorted(os.listdir()), flush=True)
+site = subprocess.Popen(["sleep", "{sleep}"], start_new_session=True)
+(workspace / "pid").write_text(str(site.pid))
+shutil.copyfile("{progress}", run / "progress.jsonl")
+site.wait()
+sys.exit({code})
+"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Makes the bundle start the stand-in; `fake(events, sleep, code)`."""
+
+    def install(events: list[dict[str, object]], sleep: float = 0.1, code: int = 0) -> None:
+        progress = tmp_path / "events.jsonl"
+        progress.write_text("".join(json.dumps(event) + "\n" for event in events))
+        script = tmp_path / "simulator"
+        script.write_text(SCRIPT.format(python=PYTHON, sleep=sleep, progress=progress, code=code))
+        script.chmod(0o755)
+        monkeypatch.setattr(simulator.sys, "executable", str(script))
+
+    return install
+
+
+def test_a_run_shows_progress_and_ends_with_the_report(
+    job: Path, tmp_path: Path, fake: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(job_events())  # type: ignore[operator]
+    workspace = tmp_path / "new" / "ws"
+    report = run(str(job), 2, None, workspace, [])
+    assert report is not None
+    assert report.status == "completed"
+    out = capsys.readouterr().out
+    assert "global model after round 1: val_accuracy 0.550 (+0.400)" in out
+    assert "round 2/2  2 sites  train_loss site-1 1.000  site-2 0.600  up 2.0 kB  1.5 s" in out
+    log = (workspace / "simulator.log").read_text()
+    assert log.startswith("hello from")
+    assert log.rstrip().endswith("[]")  # an empty folder
+    assert sorted(path.name for path in workspace.parent.iterdir()) == ["ws"]
+
+
+def test_exit_code_0_of_flare_proves_nothing_and_another_disproves_nothing(
+    job: Path, tmp_path: Path, fake: object
+) -> None:
+    fake(job_events()[:-1], code=0)  # type: ignore[operator]
+    report = run(str(job), 2, 1, tmp_path / "a", [])
+    assert report is not None
+    assert not report.finished
+    fake(job_events(), code=1)  # type: ignore[operator]
+    report = run(str(job), 2, 1, tmp_path / "b", [])
+    assert report is not None
+    assert report.finished
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_every_process(
+    job: Path, tmp_path: Path, fake: object, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(job_events()[:4], sleep=60)  # type: ignore[operator]
+    pid_file = tmp_path / "ws" / "pid"
+
+    def interrupt() -> None:
+        while not pid_file.exists() or not pid_file.read_text():
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert run(str(job), 2, 2, tmp_path / "ws", []) is None
+    assert not psutil.pid_exists(int(pid_file.read_text()))
+    assert signal.getsignal(number) == before
+    assert f"stopped after 2 rounds; what is left: python -m bundle report {tmp_path / 'ws'}" in capsys.readouterr().out
+    assert (tmp_path / "ws" / "simulator.log").is_file()
+
+
+def test_the_cores_are_shared_out_and_this_repository_is_not_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}/somewhere")
+    env = environment(3)
+    assert (env["OMP_NUM_THREADS"], env["PYTHONPATH"]) == ("2", "/somewhere")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert environment(16)["OMP_NUM_THREADS"] == "5"
+    assert "PYTHONPATH" not in environment(16)
+
+
+def test_a_user_sees_life_while_nothing_happens() -> None:
+    out = io.StringIO()
+    live = Live(out)
+    live.heartbeat()
+    assert out.getvalue() == ""
+    live._last_output -= 11
+    live.heartbeat()
+    assert "... FLARE is starting its server and the sites" in out.getvalue()
+
+
+def test_a_failing_site_and_a_fatal_error_are_shown_at_once() -> None:
+    out = io.StringIO()
+    live = Live(out)
+    live.show({"event": "site_error", "site": "site-2", "task": "train", "reason": "x" * 500})
+    live.show({"event": "fatal", "reason": "too few sites"})
+    first, second = out.getvalue().splitlines()
+    assert "! site-2 at train: xxx" in first
+    assert first.endswith("... (in full below)")
+    assert second.endswith("! too few sites")

@@ -1,0 +1,114 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""`--set`: which keys there are, what they change, and what is refused. Uses the job of conftest."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundle import settings
+from custom.errors import BundleError
+from tests.bundle.conftest import CLIENT, SERVER
+
+Configs = dict[Path, dict[str, Any]]
+
+
+@pytest.fixture
+def configs() -> Configs:
+    return copy.deepcopy({Path("config_fed_server.json"): SERVER, Path("config_fed_client.json"): CLIENT})
+
+
+def apply(configs: Configs, *assignments: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    settings.apply(configs, settings.parse(assignments))
+    server, client = configs.values()
+    return server, client
+
+
+def test_values_are_json_and_else_text() -> None:
+    values = settings.parse(
+        ["a=1", "b=0.5", "c=true", "d=[1, 2]", "e=iid", "f=x=y", "g=", "h=null", "i=NaN", "j=1e999"]
+    )
+    assert values == {
+        "a": 1, "b": 0.5, "c": True, "d": [1, 2], "e": "iid", "f": "x=y", "g": "", "h": None, "i": "NaN", "j": "1e999",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", ["num_rounds", "=3", " =3"])
+def test_what_is_no_assignment_is_refused(setting: str) -> None:
+    with pytest.raises(BundleError, match="expected key=value"):
+        settings.parse([setting])
+
+
+def test_a_key_twice_is_refused() -> None:
+    with pytest.raises(BundleError, match="is set twice"):
+        settings.parse(["a=1", "a=2"])
+
+
+def test_the_name_of_an_argument_is_a_key(configs: Configs) -> None:
+    server, client = apply(configs, "num_rounds=3", "alpha=0.1")
+    assert server["workflows"][1]["args"]["num_rounds"] == 3
+    assert client["components"][0]["args"]["alpha"] == 0.1
+
+
+@pytest.mark.parametrize("key", ["train.local_epochs", "client.train.local_epochs", "local_epochs"])
+def test_an_executor_goes_by_its_task(configs: Configs, key: str) -> None:
+    assert apply(configs, f"{key}=7")[1]["executors"][0]["executor"]["args"]["local_epochs"] == 7
+
+
+@pytest.mark.parametrize("key", ["k", "split.k", "data.split.k"])
+def test_a_nested_component_goes_by_its_argument(configs: Configs, key: str) -> None:
+    assert apply(configs, f"{key}=4")[1]["components"][0]["args"]["split"]["args"]["k"] == 4
+
+
+@pytest.mark.parametrize("key", ["sigma", "privacy.sigma", "train.sigma"])
+def test_a_filter_goes_by_its_module_or_task(configs: Configs, key: str) -> None:
+    assert apply(configs, f"{key}=0.2")[0]["task_result_filters"][0]["filters"][0]["args"]["sigma"] == 0.2
+
+
+def test_a_whole_number_may_stand_for_a_float(configs: Configs) -> None:
+    assert apply(configs, "alpha=1")[1]["components"][0]["args"]["alpha"] == 1
+
+
+def test_an_argument_that_two_components_have_needs_an_id(configs: Configs) -> None:
+    with pytest.raises(BundleError, match=r"2 components of the job have it: rounds\.timeout, selector\.timeout"):
+        apply(configs, "timeout=2")
+    assert apply(configs, "rounds.timeout=2")[0]["workflows"][1]["args"]["timeout"] == 2
+
+
+def test_a_parameter_that_the_json_does_not_have_can_be_set_for_our_own_classes(configs: Configs) -> None:
+    server, _ = apply(configs, "weight_method=average", "pre_train.task_timeout=9")
+    assert server["workflows"][0]["args"] == {"task_name": "get_weights", "weight_method": "average", "task_timeout": 9}
+
+
+@pytest.mark.parametrize(("setting", "expected"), [("weight_method=3", "str"), ("draw_seed=abc", "int")])
+def test_such_a_parameter_has_the_type_of_the_constructor(configs: Configs, setting: str, expected: str) -> None:
+    with pytest.raises(BundleError, match=f"expected {expected}, got"):
+        apply(configs, setting)
+
+
+def test_a_union_accepts_each_of_its_types(configs: Configs) -> None:
+    for value in ("null", "site-1", '["site-1"]'):
+        apply(configs, f"weights_client_name={value}")
+    with pytest.raises(BundleError, match="expected str or list or null, got int 3"):
+        apply(configs, "weights_client_name=3")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["num_rounds=two", "num_rounds=2.5", "num_rounds=true", "augment=1", "alpha=NaN", "key_metric=3", "alpha=null"],
+)
+def test_a_value_of_the_wrong_type_is_refused(configs: Configs, setting: str) -> None:
+    before = copy.deepcopy(configs)
+    with pytest.raises(BundleError, match=r"expected .*, got"):
+        apply(configs, "k=9", setting)
+    assert configs == before
+
+
+def test_an_unknown_key_is_answered_with_the_nearest_and_all_candidates(configs: Configs) -> None:
+    with pytest.raises(BundleError, match=r"did you mean num_rounds\?") as caught:
+        apply(configs, "num_round=3")
+    assert "rounds: num_rounds, min_clients, timeout" in str(caught.value)
+    assert "train: local_epochs, augment" in str(caught.value)
