@@ -41,12 +41,19 @@ class Component:
         """The key to show among candidates."""
         return f"{self.scopes[0]}.{argument}"
 
-    def parameters(self) -> dict[str, inspect.Parameter]:
-        """The constructor's parameters; empty if the class cannot be imported here."""
+    def load(self) -> Any:
+        """The class, or None if it cannot be imported here."""
         module_name, _, class_name = self.path.rpartition(".")
         try:
-            signature = inspect.signature(getattr(importlib.import_module(module_name), class_name), eval_str=True)
-        except (ImportError, AttributeError, NameError, TypeError, ValueError):
+            return getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError, ValueError):
+            return None
+
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The constructor's parameters; empty if the class cannot be imported here."""
+        try:
+            signature = inspect.signature(self.load(), eval_str=True)
+        except (NameError, TypeError, ValueError):
             return {}
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         return {name: parameter for name, parameter in signature.parameters.items() if parameter.kind in named}

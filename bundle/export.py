@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle import settings
-from bundle.arguments import OWN
+from bundle.arguments import OWN, components
 from bundle.initial_model import INITIAL_MODEL, put_initial_model
 from bundle.jobs import Job, read_job
 from bundle.link import TEXT_LINK_REMEDY, is_text_link
@@ -45,6 +45,7 @@ def export(name_or_path: str, out: Path, assignments: Sequence[str] = ()) -> Job
         _check_components(job, copy)
         for source in initial_models.values():
             put_initial_model(job.configs, copy, source)
+        _check_settings(job)
         if assignments:
             _write_configs(job, copy)
         if out.exists():
@@ -82,6 +83,18 @@ def _check_components(job: Job, copy: Path) -> None:
                     key=f"{config_path.name} {class_path}",
                     remedy="is the path right? If it is: python -m bundle link",
                 )
+
+
+def _check_settings(job: Job) -> None:
+    """Our classes look at their settings now, and not when the job has been sent to every site."""
+    for component in components(job.configs):
+        kind = component.load() if component.path.startswith(OWN) else None
+        if kind is not None and hasattr(kind, "check"):
+            try:
+                built = kind(**component.arguments)
+            except TypeError as error:
+                raise BundleError(f"{component.path}: {error}", key=component.scopes[0]) from error
+            built.check()
 
 
 def _own_paths(value: Any) -> list[str]:

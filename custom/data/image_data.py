@@ -41,9 +41,6 @@ class ImageData:
         classes_per_site: of `k_classes`.
         validation_fraction: of a site's training samples, in (0, 1).
         augment: crop (and mirror, for CIFAR-10) the training images at random.
-
-    Raises:
-        BundleError: an argument is out of range.
     """
 
     def __init__(
@@ -57,19 +54,26 @@ class ImageData:
         validation_fraction: float = 0.1,
         augment: bool = False,
     ) -> None:
-        _check_choice("dataset", dataset, ("cifar10", "digits"))
-        _check_choice("on_missing", on_missing, ("embedded", "error"))
-        _check_choice("partition", partition, ("iid", "dirichlet", "k_classes", "none"))
-        _check_choice("augment", augment, (False, True))
-        _check(isinstance(dataset_path, str) and dataset_path, "dataset_path", "the path of a folder", dataset_path)
-        _check(_is_number(alpha) and alpha > 0, "alpha", "a finite number above 0", alpha)
-        integer = type(classes_per_site) is int and 1 <= classes_per_site <= 10
-        _check(integer, "classes_per_site", "an integer from 1 to 10", classes_per_site)
-        inside = _is_number(validation_fraction) and 0 < validation_fraction < 1
-        _check(inside, "validation_fraction", "a number between 0 and 1", validation_fraction)
         self.dataset, self.dataset_path, self.on_missing, self.partition = dataset, dataset_path, on_missing, partition
         self.alpha, self.classes_per_site = alpha, classes_per_site
         self.validation_fraction, self.augment = validation_fraction, augment
+
+    def check(self) -> None:
+        """Looks at the settings; called by `site`, and by `bundle export` before a job leaves.
+
+        Raises:
+            BundleError: one is out of range.
+        """
+        _check_choice("dataset", self.dataset, ("cifar10", "digits"))
+        _check_choice("on_missing", self.on_missing, ("embedded", "error"))
+        _check_choice("partition", self.partition, ("iid", "dirichlet", "k_classes", "none"))
+        _check_choice("augment", self.augment, (False, True))
+        path = self.dataset_path
+        _check(isinstance(path, str) and path, "dataset_path", "the path of a folder", path)
+        _check(_is_number(self.alpha) and self.alpha > 0, "alpha", "a finite number above 0", self.alpha)
+        classes, fraction = self.classes_per_site, self.validation_fraction
+        _check(type(classes) is int and 1 <= classes <= 10, "classes_per_site", "an integer from 1 to 10", classes)
+        _check(_is_number(fraction) and 0 < fraction < 1, "validation_fraction", "a number between 0 and 1", fraction)
 
     def site(self, name: str, roster: Sequence[str], seed: int) -> ImageSiteData:
         """The share of site `name` among the sites of `roster`, in any order, drawn with `seed`.
@@ -77,6 +81,7 @@ class ImageData:
         Raises:
             BundleError: the site is not in the roster, has too few samples, or the data are not to be had.
         """
+        self.check()
         names = sorted(set(roster))
         if self.partition != "none" and name not in names:
             raise BundleError(

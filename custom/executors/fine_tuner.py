@@ -52,6 +52,7 @@ class FineTuner(SiteTask):
         patience: epochs without a better validation accuracy before it stops.
         local_only: also train a model of the site's own from the same start, with the budget of all rounds and no
             federation, to compare with; it is scored and thrown away.
+        mixed_precision: bfloat16 forward pass, on CUDA only.
         share_personal_models: let `submit_model` send the personal model. Off, it never leaves the site.
         personal_dir: where personal models are kept, relative to the site's FLARE workspace; a folder per job name.
         data, model, seed, device: as in `SiteTask`.
@@ -69,6 +70,7 @@ class FineTuner(SiteTask):
         train_only: str = "",
         patience: int = 3,
         local_only: bool = False,
+        mixed_precision: bool = False,
         share_personal_models: bool = False,
         personal_dir: str = "personal_models",
         data: str = "data",
@@ -80,6 +82,7 @@ class FineTuner(SiteTask):
         self.budget = LocalBudget(fine_tune_epochs, fine_tune_steps, batch_size)
         self.local_lr, self.momentum, self.weight_decay = local_lr, momentum, weight_decay
         self.proximal, self.train_only, self.patience = proximal, train_only, patience
+        self.mixed_precision = mixed_precision
         self.local_only, self.share_personal_models, self.personal_dir = local_only, share_personal_models, personal_dir
         self._initial: dict[str, torch.Tensor] | None = None
 
@@ -142,6 +145,7 @@ class FineTuner(SiteTask):
                 site.device,
                 patience=self.patience,
                 frozen=frozen,
+                mixed_precision=self.mixed_precision,
                 after_backward=pull_towards(parameters, self.proximal),
                 should_stop=lambda: bool(abort.triggered),
             )
@@ -168,6 +172,7 @@ class FineTuner(SiteTask):
             site.device,
             patience=10**9,
             frozen=[],
+            mixed_precision=settings["mixed_precision"],
             learning_rates=lambda epoch: learning_rate(
                 settings["local_lr"], settings["lr_schedule"], min(epoch, epochs - 1), epochs
             ),

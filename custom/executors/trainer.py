@@ -141,6 +141,7 @@ class Trainer(SiteTask):
             "lr_schedule": self.lr_schedule,
             "momentum": self.momentum,
             "weight_decay": self.weight_decay,
+            "mixed_precision": self.mixed_precision,
         }
         tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
         save_atomically({"model": tensors, "round": rounds, TRAINING: training}, local_model_path(site.run_dir))

@@ -99,6 +99,7 @@ def fine_tune(
     *,
     patience: int,
     frozen: list[nn.Module],
+    mixed_precision: bool = False,
     after_backward: Callable[[], None] = lambda: None,
     learning_rates: Callable[[int], float] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -113,6 +114,7 @@ def fine_tune(
         device: where the model is.
         patience: epochs without a better one before it stops; at least 1.
         frozen: see `only_training`.
+        mixed_precision: as in `train`.
         after_backward: see `pull_towards`.
         learning_rates: learning rate of each epoch, from 0 on, if it changes.
         should_stop: asked before every batch; then `Aborted` is raised.
@@ -127,7 +129,15 @@ def fine_tune(
         if learning_rates is not None:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rates(number - 1)
-        train(model, batches, optimizer, frozen=frozen, after_backward=after_backward, should_stop=should_stop)
+        train(
+            model,
+            batches,
+            optimizer,
+            mixed_precision=mixed_precision,
+            frozen=frozen,
+            after_backward=after_backward,
+            should_stop=should_stop,
+        )
         result.history.append(score())
         if result.history[-1]["val_accuracy"] > result.history[result.best_epoch]["val_accuracy"]:
             result.best_epoch, best, since = number, copy.deepcopy(model.state_dict()), 0

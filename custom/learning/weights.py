@@ -74,9 +74,12 @@ def load_weights(path: Path) -> Weights:
         raise BundleError("no such file", key=str(path), remedy=remedy)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BundleError(f"cannot be loaded safely: {reason}", key=str(path), remedy=remedy) from error
+    except Exception as error:  # torch's own text advises to switch the protection off
+        raise BundleError(
+            "cannot be loaded safely: it is cut short, or holds more than tensors and plain values",
+            key=str(path),
+            remedy=remedy,
+        ) from error
     weights = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not weights or not all(torch.is_tensor(v) for v in weights.values()):
         raise BundleError("holds no state_dict", key=str(path), remedy=remedy)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,21 @@ def test_a_job_that_starts_otherwise_cannot_take_an_initial_model(tmp_path: Path
     path.write_text(json.dumps(config))
     with pytest.raises(BundleError, match="the job has no InitializeGlobalWeights"):
         export(str(job), tmp_path / "out", ["initial_model=x"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("alpha=-1", "alpha: expected a finite number above 0, got -1"),
+        ("partition=random", "partition: expected one of iid, dirichlet, k_classes, none, got 'random'"),
+        ("train.local_epochs=0", "local_epochs: expected an integer of at least 1, got 0"),
+        ("lr_schedule=linear", "lr_schedule: expected one of constant, cosine, step, got linear"),
+        ("weight_method=best", "weight_method: expected one of first, client, random, average, got 'best'"),
+        ("min_contributions=0", "min_contributions: expected a whole number of at least 1, got 0"),
+        ("max_norm_ratio=0", "max_norm_ratio: expected a number above 0, got 0"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_before_the_job_leaves(tmp_path, setting, message):
+    with pytest.raises(BundleError, match=re.escape(message)):
+        export("hello-pt", tmp_path / "out", [setting])
+    assert list(tmp_path.iterdir()) == []
