@@ -10,12 +10,13 @@ from typing import TextIO
 from bundle.events import Event
 from bundle.report.model import weighted_mean
 from bundle.report.reading import received_score
-from bundle.report.wording import human_bytes, human_seconds
+from bundle.report.wording import human_bytes, human_seconds, points
 
 PHASES = {
     "pre_train": "comparing the sites' models and data",
     "scatter_and_gather": "training",
     "closing_validation": "scoring the last global model",
+    "fine_tune": "every site makes the global model its own",
     "cross_site_validate": "scoring every model at every site",
 }
 HEARTBEAT_S = 1.0  # on a terminal, where it is one line that changes
@@ -55,6 +56,8 @@ class Live:
             self._score(
                 weighted_mean(event.get("sites", {}), event.get("samples", {})), f"after round {event.get('round')}"
             )
+        elif kind == "fine_tuned":
+            self._fine_tuned(event)
         elif kind == "site_error":
             self._problem(f"{event.get('site')} at {event.get('task')}: {event.get('reason')}")
         elif kind in ("fatal", "warning"):
@@ -105,15 +108,21 @@ class Live:
         sites = event.get("sites", {})
         trained = [(site, facts.get("train", {}).get("train_loss")) for site, facts in sorted(sites.items())]
         losses = "  ".join(f"{site} {loss:.3f}" for site, loss in trained[:6] if loss is not None)
-        failed = "".join(f"  {site} FAILED" for site in sorted(event.get("failed") or {}))
         recent = self._seconds[-RECENT_ROUNDS:]
         left = max(planned - number, 0) * sum(recent) / len(recent)
         self.line(
-            f"round {number}/{planned}  {len(sites)} sites{failed}"
+            f"round {number}/{planned}  {len(sites)} sites{_failed(event)}"
             + (f"  train_loss {losses}" if losses else "")
             + f"  up {human_bytes(event.get('upload_bytes', 0))}  {float(event.get('seconds', 0)):.1f} s"
             + (f"  about {human_seconds(left)} of training left" if left else "")
         )
+
+    def _fine_tuned(self, event: Event) -> None:
+        summary = event.get("summary") or {}
+        before, after = (summary.get(kind, {}).get("mean") for kind in ("global", "personal"))
+        scores = "" if before is None or after is None else f": test_accuracy {before:.3f} -> {after:.3f}"
+        gain = f" ({points(after - before)} points)" if scores else ""
+        self.line(f"personal models of {len(event.get('sites', {}))} sites{scores}{gain}{_failed(event)}")
 
     def _score(self, metrics: dict[str, float], when: str) -> None:
         names = sorted(metrics, key=lambda name: ("accuracy" not in name, name))
@@ -123,3 +132,7 @@ class Live:
         change = "" if self._last_score is None else f" ({value - self._last_score:+.3f})"
         self._last_score = value
         self.line(f"global model {when}: {names[0]} {value:.3f}{change}")
+
+
+def _failed(event: Event) -> str:
+    return "".join(f"  {site} FAILED" for site in sorted(event.get("failed") or {}))

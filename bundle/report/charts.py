@@ -1,37 +1,17 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Curves as inline SVG, drawn by matplotlib."""
+"""Curves and heat map of a report, as inline SVG."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from bundle.report.drawing import BLUE, GREEN, GREY, SITE_COLOURS, Draw, svg
 from bundle.report.model import Report
 from bundle.report.wording import model_name
 
-GREEN, GREY, BLUE = "#4d7c0f", "#94a3b8", "#0369a1"
-SITE_COLOURS = ("#0ea5e9", "#f97316", "#a855f7", "#14b8a6", "#eab308", "#ec4899")
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "bundle",
-    "font.family": "sans-serif",
-    "font.size": 11,
-    "axes.edgecolor": "#cbd5e1",
-    "axes.labelcolor": "#475569",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e2e8f0",
-    "xtick.color": "#64748b",
-    "ytick.color": "#64748b",
-    "legend.frameon": False,
-}
 SMALLEST_SPAN = 0.2  # of the heat map's colours
 MOST_LABELLED_SITES = len(SITE_COLOURS)
-Draw = Callable[[Any, Any], None]
 
 
 def charts(report: Report) -> list[tuple[str, str]]:
@@ -40,12 +20,12 @@ def charts(report: Report) -> list[tuple[str, str]]:
     names = sorted({name for row in report.rounds for name in row.aggregate})
     key = report.key_metric()
     for metric in sorted(names, key=lambda name: (name != key, "accuracy" not in name, name)):
-        found.append((f"{metric} by round", _svg(_curve(report, metric), f"{metric} by round")))
+        found.append((f"{metric} by round", svg(_curve(report, metric), f"{metric} by round")))
     if report.rounds:
-        found.append(("Bytes by round", _svg(_bytes(report), "bytes by round")))
+        found.append(("Bytes by round", svg(_bytes(report), "bytes by round")))
     if report.cross_site:
         found.append(
-            (f"{report.cross_metric()}: models at sites", _svg(_matrix(report), "cross-site matrix", grid=False))
+            (f"{report.cross_metric()}: models at sites", svg(_matrix(report), "cross-site matrix", grid=False))
         )
     return found
 
@@ -104,6 +84,7 @@ def _both(report: Report) -> list[int]:
 def _matrix(report: Report) -> Draw:
     metric = report.cross_metric()
     sites = sorted({site for row in report.cross_site.values() for site in row})
+    models = [model_name(report, model) for model in report.cross_site]
     values = [[row.get(site, {}).get(metric, float("nan")) for site in sites] for row in report.cross_site.values()]
 
     def draw(figure: Any, axes: Any) -> None:
@@ -116,7 +97,7 @@ def _matrix(report: Report) -> Draw:
         )
         axes.invert_yaxis()
         axes.set_xticks([x + 0.5 for x in range(len(sites))], sites, rotation=0 if len(sites) <= 6 else 60)
-        axes.set_yticks([y + 0.5 for y in range(len(values))], [model_name(model) for model in report.cross_site])
+        axes.set_yticks([y + 0.5 for y in range(len(values))], models)
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
@@ -135,24 +116,3 @@ def _matrix(report: Report) -> Draw:
             figure.colorbar(image, ax=axes)
 
     return draw
-
-
-def _svg(draw: Draw, label: str, *, grid: bool = True) -> str:
-    import matplotlib as mpl  # slow to import, and only the page needs it
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(STYLE | {"axes.grid": grid}):
-        figure = Figure(figsize=(5.2, 3.2), layout="constrained")
-        draw(figure, figure.add_subplot())
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # The page sets the width; the drawing keeps its shape.
-    return re.sub(
-        r'<svg ([^>]*?)width="[^"]*"',
-        rf'<svg role="img" aria-label="{label}" \1',
-        re.sub(r' height="[^"]*pt"', "", svg, count=1),
-        count=1,
-    )

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from bundle.report import personal
+from bundle.report.before_after import before_after
 from bundle.report.charts import charts
 from bundle.report.model import Report, Round, Score
 from bundle.report.wording import (
@@ -25,7 +27,7 @@ def to_html(report: Report) -> str:
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     title = escape(f"{report.job or 'job'}: {report.status}")
     sections = [_header(report), _notices(report), _facts(report), _charts(report), _rounds(report)]
-    sections += [_cross_site(report), _samples(report), _models(report), _footer(report)]
+    sections += [_personal(report), _cross_site(report), _samples(report), _models(report), _footer(report)]
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
@@ -113,13 +115,24 @@ def _table(header: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], kin
     return f'<div class="card scroll"><table class="{kind}">{top}<tbody>' + "\n".join(lines) + "</tbody></table></div>"
 
 
+def _personal(report: Report) -> str:
+    if not report.personalization:
+        return ""
+    parts = ["<h2>Personal models</h2>", f"<p>{escape(personal.title(report.personalization))}</p>"]
+    if report.personalization["sites"]:
+        header, *rows = personal.table_rows(report.personalization)
+        parts.append(f'<div class="card">{before_after(report.personalization)}</div>')
+        parts.append(_table(header, [("total" if row[0] == personal.ALL_SITES else "", row) for row in rows]))
+    return "\n".join([*parts, *(f"<p>{escape(note)}</p>" for note in personal.notes(report.personalization))])
+
+
 def _cross_site(report: Report) -> str:
     if not report.cross_site:
         return ""
     metric = report.cross_metric()
     names = sorted({site for sites in report.cross_site.values() for site in sites})
     rows = [
-        ("", [model_name(model), *(number(sites.get(name, {}).get(metric)) for name in names)])
+        ("", [model_name(report, model), *(number(sites.get(name, {}).get(metric)) for name in names)])
         for model, sites in report.cross_site.items()
     ]
     return f"<h2>{escape(metric)} of each model at each site</h2>\n{_table(['model', *names], rows)}"

@@ -57,6 +57,8 @@ class Report:
         samples: number of samples, by site and split.
         initial: the score of the model before round 1, if it is known.
         cross_site: metrics by model and site.
+        personalization: what fine-tuning came to, as in fine_tune.json; and `elsewhere`, if personal models are shared:
+            see `bundle.report.personal`. None if there was no fine-tuning.
         best: `{"round", "metric", "value"}` of the best global model, or None.
         status: `completed`, `completed without SITE`, `failed` or `incomplete`.
         errors: what went wrong, the first cause first.
@@ -75,6 +77,7 @@ class Report:
     initial: Score | None = None
     rounds: list[Round] = field(default_factory=list)
     cross_site: dict[str, Sites] = field(default_factory=dict)
+    personalization: dict[str, Any] | None = None
     best: dict[str, Any] | None = None
     status: str = "incomplete"
     errors: list[str] = field(default_factory=list)
@@ -114,7 +117,7 @@ class Report:
             "initial": {"sites": self.initial.sites, "aggregate": self.initial.aggregate} if self.initial else None,
             "rounds": [row.to_json() for row in self.rounds],
             "cross_site": self.cross_site,
-            "personalization": None,
+            "personalization": self.personalization,
             "best": self.best,
             "status": self.status,
             "errors": self.errors,

@@ -13,13 +13,14 @@ from bundle.events import FILE_NAME, Event, read_events
 from bundle.report.causes import first_cause
 from bundle.report.locate import Run, find_run
 from bundle.report.model import Report, Round, Score, Sites, weighted_mean
+from bundle.report.outcome import judge, what_went_wrong
+from bundle.report.personal import elsewhere, latest
 
 CROSS_SITE = Path("cross_site_val/cross_val_results.json")
 MODELS = {
     "final global model": "app_server/FL_global_model.pt",
     "best global model": "app_server/best_FL_global_model.pt",
 }
-MOST_REPEATED = 40  # letters of a site's error that may come again in the fatal one
 TEXT_SUFFIXES = (".json", ".jsonl", ".txt", ".log")
 
 
@@ -51,7 +52,9 @@ def read_run(run: Run) -> Report:
     report.job = report.job or str(meta.get("name", ""))
     report.job_id, report.folder = run.job_id, str(run.folder)
     report.cross_site = _cross_site(run.folder / CROSS_SITE)
-    report.models = _models(run, report.site_names)
+    if report.personalization:
+        report.personalization |= elsewhere(report)
+    report.models = _models(run, report)
     if not report.finished and (not report.errors or report.errors[0].rpartition(": ")[2].isupper()):
         cause = first_cause(run, report.site_names)  # FLARE's bare return code says nothing: look in the logs
         report.errors = ([cause] if cause else []) + report.errors
@@ -74,9 +77,10 @@ def build(events: list[Event]) -> Report:
     _fill_rounds(report, list(rounds.values()), by_kind.get("validation", []))
     best = by_kind.get("best", [])
     report.best = {name: best[-1].get(name) for name in ("round", "metric", "value")} if best else None
-    report.errors = _errors(events)
+    report.personalization = latest(by_kind.get("fine_tuned", []))
+    report.errors = what_went_wrong(events)
     report.warnings = [str(event.get("reason", "")) for event in by_kind.get("warning", [])]
-    report.status = _status(report, by_kind, list(rounds.values()))
+    report.status = judge(report, by_kind, list(rounds.values()))
     return report
 
 
@@ -126,49 +130,6 @@ def _score(sites: Sites, samples: dict[str, Any]) -> Score:
     return Score(dict(sorted(sites.items())), weighted_mean(sites, samples))
 
 
-def _errors(events: list[Event]) -> list[str]:
-    """What went wrong in the order it happened; sites with the same trouble share a line."""
-    sites: dict[tuple[str, str], list[str]] = {}
-    for event in events:
-        if event["event"] == "site_error":
-            sites.setdefault((f"at {event.get('task')}", str(event.get("reason"))), []).append(str(event.get("site")))
-        elif event["event"] == "round":
-            for site, reason in (event.get("failed") or {}).items():
-                if not any(site in names and reason == known for (_, known), names in sites.items()):
-                    sites.setdefault((f"in round {event['round']}", reason), []).append(site)
-    errors = [f"{', '.join(dict.fromkeys(names))} {where}: {reason}" for (where, reason), names in sites.items()]
-    for event in events:
-        if event["event"] == "fatal":
-            text = str(event.get("reason", ""))
-            for _, reason in sites:
-                text = text.replace(reason, "see above") if len(reason) > MOST_REPEATED else text
-            errors.append(text)
-    return list(dict.fromkeys(errors))
-
-
-def _status(report: Report, by_kind: dict[str, list[Event]], rounds: list[Event]) -> str:
-    if "fatal" in by_kind:
-        return "failed"
-    if "job_ended" not in by_kind:
-        return "incomplete"
-    planned = [name for event in by_kind.get("job_started", []) for name in event.get("workflows", [])]
-    done = {event.get("workflow") for event in by_kind.get("workflow_finished", [])}
-    open_workflows = [name for name in planned if name not in done]
-    last = rounds[-1] if rounds else None
-    if open_workflows or (last and last["round"] < last.get("num_rounds", 0)):
-        what = (
-            f"workflow {open_workflows[0]} did not finish"
-            if open_workflows
-            else f"it ended after round {last and last['round']}"
-        )
-        report.errors.append(f"the job ended early: {what}")
-        return "incomplete"
-    absent = (
-        sorted((set(report.site_names) - last.get("sites", {}).keys()) | set(last.get("failed") or {})) if last else []
-    )
-    return f"completed without {', '.join(absent)}" if absent else "completed"
-
-
 def _cross_site(path: Path) -> dict[str, Sites]:
     """FLARE's `{site: {model: metrics}}` turned round to `{model: {site: metrics}}`."""
     matrix: dict[str, Sites] = {}
@@ -179,11 +140,17 @@ def _cross_site(path: Path) -> dict[str, Sites]:
     return dict(sorted(matrix.items()))
 
 
-def _models(run: Run, sites: list[str]) -> dict[str, str]:
+def _models(run: Run, report: Report) -> dict[str, str]:
     found = {kind: run.folder / name for kind, name in MODELS.items() if (run.folder / name).is_file()}
-    for site in sites if run.sites_root else []:
-        for model in sorted(Path(run.sites_root or "", site).glob(f"{run.job_id}/**/local_model.pt"))[:1]:
-            found[f"last model of {site}"] = model
+    if run.sites_root:
+        # Only of the sites that say so: where fine-tuning failed, an earlier job's model may still lie there.
+        for site in (report.personalization or {}).get("sites", {}):
+            model = run.sites_root / site / "personal_models" / report.job / "personal_model.pt"
+            if model.is_file():
+                found[f"personal model of {site}"] = model
+        for site in report.site_names:
+            for model in sorted((run.sites_root / site).glob(f"{run.job_id}/**/local_model.pt"))[:1]:
+                found[f"last model of {site}"] = model
     return {kind: str(path) for kind, path in found.items()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import textwrap
 
+from bundle.report import personal
 from bundle.report.model import Metrics, Report, Round, Score, Sites
 from bundle.report.wording import (
     dataset_line,
@@ -23,7 +24,7 @@ MOST_SITE_COLUMNS = 6
 
 def to_text(report: Report) -> str:
     """The whole report; sections without content are left out."""
-    parts = [_head(report), _rounds(report), _cross_site(report), _models(report), _problems(report)]
+    parts = [_head(report), _rounds(report), _personal(report), _cross_site(report), _models(report), _problems(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -77,6 +78,15 @@ def _costs(row: Round) -> list[str]:
     return [f"{row.seconds:.1f}", human_bytes(row.upload_bytes), human_bytes(row.download_bytes)]
 
 
+def _personal(report: Report) -> str:
+    if not report.personalization:
+        return ""
+    lines = [f"personal models: {personal.title(report.personalization)}"]
+    if report.personalization["sites"]:
+        lines.append(table(personal.table_rows(report.personalization)))
+    return "\n".join([*lines, *map(_wrap, personal.notes(report.personalization))])
+
+
 def _cross_site(report: Report) -> str:
     metric = report.cross_metric()
     if not report.cross_site:
@@ -85,7 +95,7 @@ def _cross_site(report: Report) -> str:
     few = len(names) <= MOST_SITE_COLUMNS
     rows = [["model", *(names if few else ("mean of sites", "lowest", "highest"))]]
     for model, sites in report.cross_site.items():
-        rows.append([model_name(model), *_cross_cells(sites, metric, names, few)])
+        rows.append([model_name(report, model), *_cross_cells(sites, metric, names, few)])
     return f"{metric} of each model (row) at each site (column)\n{table(rows)}"
 
 

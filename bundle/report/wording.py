@@ -32,9 +32,15 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def model_name(name: str) -> str:
+def points(change: float) -> str:
+    """A difference of two shares in signed percentage points: `+5.8`."""
+    return f"{round(100 * change, 1) + 0.0:+.1f}"  # + 0.0: never -0.0
+
+
+def model_name(report: Report, name: str) -> str:
     """FLARE's name of a model in the cross-site matrix, in words."""
-    return CROSS_NAMES.get(name, f"{name}, its own" if not name.startswith("SRV_") else name.removeprefix("SRV_"))
+    own = "personal" if report.personalization else "its own"
+    return CROSS_NAMES.get(name, f"{name}, {own}" if not name.startswith("SRV_") else name.removeprefix("SRV_"))
 
 
 def dataset_line(report: Report) -> str:

@@ -98,7 +98,7 @@ def test_what_a_site_sends_cannot_become_markup() -> None:
     report.job, report.errors, report.models = evil, [evil], {"x": evil}
     report.cross_site = {evil: {evil: {evil: 0.5}}}
     report.rounds[0].sites[evil] = {evil: 0.5}
-    report.rounds[0].aggregate[evil + '"'] = 0.5
+    report.rounds[0].aggregate['">' + evil] = 0.5
     found = Resources()
     found.feed(to_html(report))
     assert found.scripts == 0

@@ -14,6 +14,8 @@ from nvflare.apis.executor import Executor
 from nvflare.apis.filter import Filter
 from nvflare.apis.impl.controller import Controller
 
+from tests.jobs.flare import bundle
+
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = sorted(path.parent.name for path in (ROOT / "jobs").glob("*/meta.json"))
 
@@ -79,3 +81,8 @@ def test_no_default_is_repeated_in_the_bundle_s_own_checks() -> None:
             module, name = entry["path"].rsplit(".", 1)
             defaults = inspect.signature(getattr(importlib.import_module(module), name)).parameters
             assert all(defaults[k].default != v for k, v in entry["args"].items()), entry["path"]
+
+
+def test_the_links_of_every_job_are_complete(tmp_path: Path) -> None:
+    done = bundle("link", "--check", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout

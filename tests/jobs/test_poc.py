@@ -66,6 +66,12 @@ def poc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Poc]:
     assert port_is_free(8002), "the POC server is still there a minute after stop"
 
 
+def submit(poc: Poc, job: Path, folder: Path) -> str:
+    """Through FLARE's API, which refuses links; waits for the end."""
+    kit = next(path for path in poc.workspace.rglob("admin@nvidia.com") if path.is_dir())
+    return run([sys.executable, "-c", SUBMIT, str(kit), str(job)], folder / "empty", poc.env).stdout
+
+
 def wait_until_ready(poc: Poc) -> None:
     """Both clients have registered."""
     deadline = time.monotonic() + 90
@@ -98,7 +104,17 @@ def test_submit_monitor_download_report(poc: Poc, tmp_path: Path) -> None:
 
 def test_an_exported_job_is_accepted_by_the_api(poc: Poc, tmp_path: Path) -> None:
     wait_until_ready(poc)
-    job = export("hello-pt", tmp_path / "hello-pt", "dataset=digits", "num_rounds=1")
-    kit = next(path for path in poc.workspace.rglob("admin@nvidia.com") if path.is_dir())
-    done = run([sys.executable, "-c", SUBMIT, str(kit), str(job)], tmp_path / "empty", poc.env)
-    assert re.search(r"FINISHED \S+ FINISHED:COMPLETED", done.stdout), done.stdout[-3000:]
+    done = submit(poc, export("hello-pt", tmp_path / "hello-pt", "dataset=digits", "num_rounds=1"), tmp_path)
+    assert re.search(r"FINISHED \S+ FINISHED:COMPLETED", done), done[-3000:]
+
+
+def test_fine_tuning_leaves_the_personal_models_in_the_kits_of_the_sites(poc: Poc, tmp_path: Path) -> None:
+    wait_until_ready(poc)
+    job = export("fl-plus-ft", tmp_path / "job", "dataset=digits", "num_rounds=2", "fine_tune_epochs=2")
+    done = submit(poc, job, tmp_path)
+    assert re.search(r"FINISHED \S+ FINISHED:COMPLETED", done), done[-3000:]
+    cards = sorted(poc.workspace.rglob("personal_models/fl-plus-ft/model_card.json"))
+    assert [json.loads(card.read_text())["site"] for card in cards] == ["site-1", "site-2"]
+    out = tmp_path / "report.json"
+    assert bundle("report", str(poc.workspace), "--json", str(out), cwd=tmp_path).returncode == 0
+    assert set(json.loads(out.read_text())["personalization"]["sites"]) == {"site-1", "site-2"}
