@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from bundle.events import FILE_NAME
 from custom.errors import BundleError
 
 SIMULATED = "simulate_job"
+PORT_IN_USE = re.compile(r"bind on address \('[^']*', (?P<port>\d+)\): address already in use")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def find_run(path: Path, job_id: str = "") -> Run:
             raise BundleError("no such job", key=f"--job {job_id}", remedy=f"the jobs under {path} are: {ids}")
         return matches[-1]
     if not runs:
+        _check_server_started(path)
         raise BundleError(
             "there is no job here",
             key=str(path),
@@ -117,3 +120,15 @@ def _archived(store: Path, kits: set[Path]) -> Iterator[Run]:
         archive = folder / "workspace"
         if (folder / "meta").is_file() and archive.is_file() and zipfile.is_zipfile(archive):
             yield Run(folder.name, folder, sites_root, archive)
+
+
+def _check_server_started(path: Path) -> None:
+    """A server that could not get its port has no job, and FLARE's own message does not say why."""
+    for log in sorted(path.rglob("server*/log.txt")):
+        busy = PORT_IN_USE.search(log.read_text(encoding="utf-8", errors="replace"))
+        if busy:
+            raise BundleError(
+                f"the server could not start: port {busy['port']} is in use by another program",
+                key=str(log),
+                remedy=f"find it (ss -ltnp 'sport = :{busy['port']}'), stop it, then stop and start the system again",
+            )

@@ -116,8 +116,8 @@ def notes(personalization: dict[str, Any]) -> list[str]:
     if "harmed_on_test" in summary:
         test, validation = (summary[f"harmed_on_{split}"] for split in ("test", "validation"))
         found.append(
-            f"harmed by personalising: {100 * test:.0f} % ({round(test * count)} of {count} sites) on test, by more than "
-            f"a point; {100 * validation:.0f} % ({round(validation * count)} of {count}) on validation"
+            f"harmed by personalising: {100 * test:.0f} % ({round(test * count)} of {count} sites) on test, by more "
+            f"than a point; {100 * validation:.0f} % ({round(validation * count)} of {count}) on validation"
         )
     if scores := personalization.get("elsewhere"):
         personal, before = scores["personal"], scores["global"]

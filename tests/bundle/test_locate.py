@@ -84,3 +84,16 @@ def test_where_nothing_is_the_error_says_what_was_looked_for(tmp_path: Path) -> 
         find_run(tmp_path)
     with pytest.raises(BundleError, match="no such folder"):
         find_run(tmp_path / "nowhere")
+
+
+def test_a_server_that_found_its_port_in_use_is_the_cause(tmp_path: Path) -> None:
+    """The line is FLARE 2.9.0's own, from a POC started while another program listened on port 8002."""
+    server = tmp_path / "example_project" / "prod_00" / "server"
+    server.mkdir(parents=True)
+    (server / "log.txt").write_text(
+        "2026-11-21 05:49:54,287 - conn_manager - ERROR - Connector [CH00001 PASSIVE http://0:8002] failed with "
+        "exception OSError: OSError: [Errno 98] error while attempting to bind on address ('0.0.0.0', 8002): "
+        "address already in use"
+    )
+    with pytest.raises(BundleError, match="port 8002 is in use by another program"):
+        find_run(tmp_path)
