@@ -3,8 +3,9 @@
 
     FLARE_DATA_ROOT=... python -m benchmarks.federated_vs_central [--seeds 3] [--rounds 30] [--json FILE]
 
-Same model, same training code, same images in train, validation and test, equal epochs, both selected on validation;
-the test images are scored once, with the selected model. FLARE runs as a user runs it: real jobs in the simulator.
+Same model, same training code, the same 50,000 images (each side sets a tenth of them aside for validation, the sites
+within their shares), equal epochs, both selected on validation; all 10,000 test images are scored once, with the
+selected model. FLARE runs as a user runs it: real jobs in the simulator.
 """
 
 from __future__ import annotations
@@ -25,9 +26,8 @@ import torch
 from benchmarks import machine
 from benchmarks.simulate import export, server_json, simulate
 from custom.data.image_data import ImageData
-from custom.executors.trainer import EVALUATION_BATCH
 from custom.learning.device import choose_device
-from custom.learning.evaluate import evaluate
+from custom.learning.evaluate import EVALUATION_BATCH, evaluate
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import Seed, derive
 from custom.learning.train import LocalBudget, train

@@ -39,7 +39,7 @@ def elsewhere(workspace: Path, sites: dict[str, Any]) -> float:
 
 
 def fine_tuning_cost(workspace: Path) -> float:
-    """Wall time of an epoch of fine-tuning over that of an epoch in a training round, at the slowest site.
+    """Wall time of an epoch of fine-tuning over that of an epoch in a training round, median over sites.
 
     Both are the executors' own times (validation before, training, validation after), as JobStatsReporter has them; the
     fine-tuning also scores two models on test data and writes the personal model.

@@ -97,10 +97,8 @@ def federated_vs_central(result: dict[str, Any]) -> str:
     settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
     text += f"\n{result['rounds']} rounds or epochs; {settings}.\n"
     where = "below" if gap > 0 else "above"
-    return (
-        text
-        + f"\nFederated is {abs(gap):.2f} points {where} central; target at most {target} below: {met(gap <= target)}.\n"
-    )
+    verdict = f"target at most {target} below: {met(gap <= target)}"
+    return text + f"\nFederated is {abs(gap):.2f} points {where} central; {verdict}.\n"
 
 
 def personalization(result: dict[str, Any]) -> str:

@@ -86,9 +86,6 @@ def _run(options: argparse.Namespace) -> int:
     _check_file(options.html)
     report = run(options.job, options.sites, options.threads, options.workspace, options.settings)
     if report is None:
-        print(
-            "stopped; what was done so far stays in the workspace: python -m bundle report WORKSPACE", file=sys.stderr
-        )
         return INTERRUPTED
     if options.html:
         from bundle.report.html import to_html

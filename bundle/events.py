@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
-FILE_NAME = "progress.jsonl"
 
 
 class Follower:

@@ -86,15 +86,16 @@ def _check_components(job: Job, copy: Path) -> None:
 
 
 def _check_settings(job: Job) -> None:
-    """Our classes look at their settings now, and not when the job has been sent to every site."""
+    """Our classes, and FLARE's workflows, look at their settings before the job is sent to every site."""
     for component in components(job.configs):
-        kind = component.load() if component.path.startswith(OWN) else None
-        if kind is not None and hasattr(kind, "check"):
+        kind = component.load() if component.path.startswith((*OWN, "nvflare.app_common.workflows.")) else None
+        if kind is not None and (hasattr(kind, "check") or not component.path.startswith(OWN)):
             try:
                 built = kind(**component.arguments)
-            except TypeError as error:
+            except (TypeError, ValueError) as error:
                 raise BundleError(f"{component.path}: {error}", key=component.scopes[0]) from error
-            built.check()
+            if hasattr(built, "check"):
+                built.check()
 
 
 def _own_paths(value: Any) -> list[str]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from bundle.events import FILE_NAME, Follower
+from bundle.events import Follower
 from bundle.export import export
 from bundle.jobs import Job, read_job
 from bundle.live import Live
@@ -21,6 +21,7 @@ from bundle.report.reading import read_run
 from bundle.report.text import to_text
 from bundle.simulator import Simulator
 from custom.errors import BundleError
+from custom.progress import FILE_NAME
 
 POLL_S = 0.2
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

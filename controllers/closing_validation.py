@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nvflare.apis.dxo import MetaKey
+from nvflare.apis.dxo import DataKind, MetaKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
 from nvflare.apis.signal import Signal
@@ -20,6 +20,7 @@ from nvflare.app_common.widgets.intime_model_selector import IntimeModelSelector
 
 from controllers.collect import Replies, collect
 from custom import progress
+from custom.checks.update import is_finite_number
 from custom.keys import SPLIT
 from custom.widgets.progress_log import weighted_mean
 
@@ -51,16 +52,20 @@ class ClosingValidation(Controller):
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Asks all sites, then writes the score down."""
+        if abort_signal.triggered:  # FLARE comes here even when start_controller has ended the job
+            return
         task_data = model_learnable_to_dxo(fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)).to_shareable()
         task_data.set_header(SPLIT, "validation")
-        replies = collect(self, self.task_name, task_data, fl_ctx, abort_signal, timeout_s=self.timeout_s)
+        replies = collect(
+            self, self.task_name, task_data, fl_ctx, abort_signal, kind=DataKind.METRICS, timeout_s=self.timeout_s
+        )
         if abort_signal.triggered:
             return
-        if not replies.results:
-            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(replies.errors.items()))
-            self.log_error(fl_ctx, f"closing validation: no site could score the last model ({reasons})")
-            return
-        self._report(replies, fl_ctx)
+        refuse_unfit(replies)
+        for site, reason in sorted(replies.errors.items()):
+            self.log_error(fl_ctx, f"closing validation: {site} could not score the last model: {reason}")
+        if replies.results:
+            self._report(replies, fl_ctx)
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
         """Nothing to stop."""
@@ -77,7 +82,10 @@ class ClosingValidation(Controller):
         progress.append(run_dir, "validation", round=round_number, sites=metrics, samples=samples)
         shown = "  ".join(f"{name} {value:.3f}" for name, value in sorted(score.items()))
         self.log_info(fl_ctx, f"closing validation after round {round_number}  {shown}  {len(metrics)} sites")
-        self._select(score, round_number, fl_ctx)
+        if replies.errors:
+            self.log_warning(fl_ctx, "closing validation: the score lacks sites, so it is not compared with the best")
+        else:
+            self._select(score, round_number, fl_ctx)
 
     def _select(self, score: dict[str, float], round_number: int, fl_ctx: FLContext) -> None:
         selector: IntimeModelSelector = self._engine.get_component(self.selector_id)
@@ -97,3 +105,12 @@ class ClosingValidation(Controller):
         fl_ctx.set_prop(AppConstants.VALIDATION_RESULT, value, private=True, sticky=False)
         fl_ctx.set_prop(AppConstants.METRICS_SELECTION_INFO, selection, private=True, sticky=False)
         self.fire_event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, fl_ctx)
+
+
+def refuse_unfit(replies: Replies) -> None:
+    """Makes an error of every reply whose scores or weight are not finite numbers."""
+    for site, dxo in list(replies.results.items()):
+        weight = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)
+        if not (is_finite_number(weight) and weight >= 0 and all(is_finite_number(v) for v in dxo.data.values())):
+            del replies.results[site]
+            replies.errors[site] = "scores or number of samples are not finite numbers"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 
 from nvflare.apis.controller_spec import ClientTask, Task
-from nvflare.apis.dxo import DXO, from_shareable
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
@@ -22,7 +22,8 @@ class Replies:
         errors: reason for each site that could not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kind: DataKind) -> None:
+        self.kind = kind
         self.results: dict[str, DXO] = {}
         self.errors: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -37,9 +38,14 @@ class Replies:
                 self.errors[site] = str(reply.get_header(ReservedHeaderKey.ERROR) or code)
                 return
             try:
-                self.results[site] = from_shareable(reply)
+                dxo = from_shareable(reply)
             except ValueError as error:
                 self.errors[site] = f"not a DXO: {error}"
+                return
+            if dxo.data_kind == self.kind and isinstance(dxo.data, dict):
+                self.results[site] = dxo
+            else:
+                self.errors[site] = f"expected {self.kind.value}, got {DataKind(dxo.data_kind).value}"
 
 
 def collect(
@@ -49,6 +55,7 @@ def collect(
     fl_ctx: FLContext,
     abort_signal: Signal,
     *,
+    kind: DataKind,
     timeout_s: int,
     min_responses: int = 0,
     wait_after_min_s: int = 0,
@@ -61,11 +68,12 @@ def collect(
         data: the same message for all; its arrays are not copied.
         fl_ctx: of the running workflow.
         abort_signal: of the running workflow.
+        kind: the data kind of a good reply; another counts as a failure of the site.
         timeout_s: give up on the sites that have not answered by then; above 0, so that nothing waits for ever.
         min_responses: 0 waits for all sites; else go on `wait_after_min_s` seconds after so many.
         wait_after_min_s: see `min_responses`.
     """
-    replies = Replies()
+    replies = Replies(kind)
     sites = [client.name for client in controller._engine.get_clients()]
     task = Task(name=task_name, data=data, timeout=timeout_s, result_received_cb=replies.receive)
     controller.broadcast_and_wait(

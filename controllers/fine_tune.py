@@ -7,6 +7,7 @@ After training: FedAvg, then local fine-tuning, as in FL4Health's fl_plus_local_
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import statistics
@@ -23,6 +24,7 @@ from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
 
 from controllers.collect import Replies, collect
 from custom import progress
+from custom.checks.update import is_finite_number
 from custom.errors import BundleError
 from custom.keys import ROUNDS
 from custom.learning.weights import Weights
@@ -69,11 +71,16 @@ class FineTune(Controller):
             raise BundleError(key="start_from", expected=f"one of {', '.join(START_FROM)}", got=repr(self.start_from))
         if not self.timeout_s > 0:
             raise BundleError(key="timeout_s", expected="more than 0 seconds", got=self.timeout_s)
+        if not isinstance(self.min_responses, int) or self.min_responses < 0:
+            raise BundleError(key="min_responses", expected="an integer of at least 0", got=repr(self.min_responses))
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Finds the model to start from."""
         try:
             self.check()
+            sites = len(self._engine.get_clients())
+            if self.min_responses > sites:
+                raise BundleError(key="min_responses", expected=f"at most {sites} sites", got=self.min_responses)
             self._rounds = self._rounds_trained(fl_ctx)
             self._weights = self._starting_weights(fl_ctx)
         except BundleError as error:
@@ -81,6 +88,8 @@ class FineTune(Controller):
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Sends the model, collects the scores, writes fine_tune.json and fine_tune.csv."""
+        if abort_signal.triggered:  # FLARE comes here even when start_controller has ended the job
+            return
         task_data = DXO(DataKind.WEIGHTS, data=self._weights).to_shareable()
         task_data.set_header(ROUNDS, self._rounds)
         replies = collect(
@@ -89,14 +98,16 @@ class FineTune(Controller):
             task_data,
             fl_ctx,
             abort_signal,
+            kind=DataKind.METRICS,
             timeout_s=self.timeout_s,
             min_responses=self.min_responses,
             wait_after_min_s=self.wait_time_after_min_received,
         )
         if abort_signal.triggered:
             return
+        refuse_incomplete(replies)
         for site, reason in sorted(replies.errors.items()):
-            self.log_error(fl_ctx, f"{site} has no personal model: {reason}")
+            self.log_error(fl_ctx, f"{site} did not report a personal model: {reason}")
         self._report(replies, fl_ctx)
         if len(replies.results) < max(1, self.min_responses):
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(replies.errors.items()))
@@ -155,8 +166,8 @@ class FineTune(Controller):
             "summary": summary,
         }
         run_dir = Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id()))
-        (run_dir / "fine_tune.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        write_csv(sites, run_dir / "fine_tune.csv")
+        progress.write_atomically(run_dir / "fine_tune.json", json.dumps(result, indent=2) + "\n")
+        progress.write_atomically(run_dir / "fine_tune.csv", to_csv(sites))
         progress.append(run_dir, "fine_tuned", **result)
         for kind in KINDS:
             if kind in summary:
@@ -201,11 +212,26 @@ def summarise(sites: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-def write_csv(sites: dict[str, dict[str, Any]], path: Path) -> None:
+def to_csv(sites: dict[str, dict[str, Any]]) -> str:
     """One line a site, model and metric."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["site", "model", "metric", "value"])
-        for site, row in sites.items():
-            for kind in KINDS:
-                writer.writerows([site, kind, metric, value] for metric, value in row.get(kind, {}).items())
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["site", "model", "metric", "value"])
+    for site, row in sites.items():
+        for kind in KINDS:
+            writer.writerows([site, kind, metric, value] for metric, value in row.get(kind, {}).items())
+    return text.getvalue()
+
+
+def refuse_incomplete(replies: Replies) -> None:
+    """Makes an error of every reply without finite scores of the global and the personal model."""
+    for site, dxo in list(replies.results.items()):
+        scores = [dxo.data.get(kind) for kind in ("global", "personal")] + [dxo.data.get("local_only", {})]
+        numbers = [value for score in scores if isinstance(score, dict) for value in score.values()]
+        whole = all(isinstance(score, dict) for score in scores) and all(map(is_finite_number, numbers))
+        named = whole and all(
+            {"val_accuracy", "test_accuracy"} <= dxo.data[kind].keys() for kind in ("global", "personal")
+        )
+        if not (named and is_finite_number(dxo.get_meta_prop("test_samples"))):
+            del replies.results[site]
+            replies.errors[site] = "its scores are incomplete or not finite"

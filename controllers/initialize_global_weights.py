@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from nvflare.apis.dxo import DXO, MetaKey
+from nvflare.apis.dxo import DXO, DataKind, MetaKey
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
@@ -95,12 +95,15 @@ class InitializeGlobalWeights(Controller):
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Asks, compares, chooses, and leaves the model in the context."""
+        if abort_signal.triggered:  # FLARE comes here even when start_controller has ended the job
+            return
         replies = collect(
             self,
             self.task_name,
             Shareable(),
             fl_ctx,
             abort_signal,
+            kind=DataKind.WEIGHTS,
             timeout_s=self.task_timeout,
             min_responses=self.min_responses_required,
             wait_after_min_s=self.wait_time_after_min_received,
@@ -166,7 +169,8 @@ class InitializeGlobalWeights(Controller):
             raise BundleError(
                 f"{len(replies.results)} of {needed} sites sent their initial weights ({reasons})",
                 key=self.task_name,
-                remedy="mend or restart these sites, or lower min_responses_required",
+                remedy="mend or restart these sites, or lower min_responses_required; a site that is still downloading "
+                "its data needs a longer task_timeout, or `python -m bundle data` beforehand",
             )
         ordered = sorted(replies.results.items())
         first_name, first = ordered[0]
@@ -203,6 +207,8 @@ class InitializeGlobalWeights(Controller):
             fl_ctx,
             f"global model initialised ({method}) from {source}; {len(ordered)} sites agree on {info['dataset']}",
         )
+        for site, reason in sorted(replies.errors.items()):
+            self.log_warning(fl_ctx, f"goes on without the initial weights of {site}: {reason}")
         if info.get("embedded"):
             self.log_warning(fl_ctx, f"the sites train on embedded data: {info['dataset']}")
         run_dir = Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id()))

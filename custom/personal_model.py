@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 
 from custom.errors import BundleError
 from custom.learning.weights import Weights, load_weights, save_atomically
+from custom.progress import write_atomically
 
 MODEL_FILE, CARD_FILE = "personal_model.pt", "model_card.json"
 
@@ -45,6 +45,17 @@ def save(folder: Path, weights: Weights, card: dict[str, Any]) -> None:
     """Writes model and card, each atomically; the model first, so that a card never describes a model not there."""
     save_atomically({"model": {name: torch.from_numpy(value) for name, value in weights.items()}}, folder / MODEL_FILE)
     card = {**card, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
-    temporary = folder / f".{CARD_FILE}.{os.getpid()}"
-    temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / CARD_FILE)
+    write_atomically(folder / CARD_FILE, json.dumps(card, indent=2) + "\n")
+
+
+def load_shared(folder: Path, job_id: str, site: str) -> Weights:
+    """The personal model that this very job made, with leave to share it; never an earlier job's.
+
+    Raises:
+        BundleError: there is none.
+    """
+    path = folder / CARD_FILE
+    card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if card.get("job_id") != job_id or card.get("shared") is not True:
+        raise BundleError("has no personal model of this job to share", site=site, key="submit_model")
+    return load_weights(folder / MODEL_FILE)

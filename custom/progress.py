@@ -8,6 +8,7 @@ line short and no more.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -15,6 +16,13 @@ from typing import Any
 
 FILE_NAME = "progress.jsonl"
 _lock = threading.Lock()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The whole file or the old one, whatever happens."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def append(run_dir: Path, event: str, **fields: Any) -> None:

@@ -119,22 +119,27 @@ def run_controller(engine: Engine, controller: Controller, answer: Answer, limit
             time.sleep(0.01)
 
     threads = [threading.Thread(target=site_thread, args=(client,), daemon=True) for client in engine.get_clients()]
-    if not engine.abort_signal.triggered:
-        for thread in threads:
-            thread.start()
-        flow = threading.Thread(target=_control_flow, args=(engine, controller), daemon=True)
-        flow.start()
-        flow.join(limit_s)
-        assert not flow.is_alive(), f"the workflow is still running after {limit_s} s"
+    for thread in threads:
+        thread.start()
+    failures: list[BaseException] = []
+    flow = threading.Thread(target=_control_flow, args=(engine, controller, failures), daemon=True)
+    flow.start()
+    flow.join(limit_s)
     done.set()
+    assert not flow.is_alive(), f"the workflow is still running after {limit_s} s"
+    assert failures == []
     with engine.new_context() as fl_ctx:
         controller.stop_controller(fl_ctx)
         controller.communicator.finalize_run(fl_ctx)
 
 
-def _control_flow(engine: Engine, controller: Controller) -> None:
-    with engine.new_context() as fl_ctx:
-        controller.control_flow(engine.abort_signal, fl_ctx)
+def _control_flow(engine: Engine, controller: Controller, failures: list[BaseException]) -> None:
+    """As FLARE does: also after a panic in start_controller."""
+    try:
+        with engine.new_context() as fl_ctx:
+            controller.control_flow(engine.abort_signal, fl_ctx)
+    except Exception as error:
+        failures.append(error)
 
 
 def arrays(**values: Any) -> dict[str, np.ndarray]:

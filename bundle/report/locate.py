@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.events import FILE_NAME
 from custom.errors import BundleError
+from custom.progress import FILE_NAME
 
 SIMULATED = "simulate_job"
 PORT_IN_USE = re.compile(r"bind on address \('[^']*', (?P<port>\d+)\): address already in use")

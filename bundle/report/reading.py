@@ -9,12 +9,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from bundle.events import FILE_NAME, Event, read_events
+from bundle.events import Event, read_events
 from bundle.report.causes import first_cause
 from bundle.report.locate import Run, find_run
 from bundle.report.model import Report, Round, Score, Sites, weighted_mean
 from bundle.report.outcome import judge, what_went_wrong
 from bundle.report.personal import elsewhere, latest
+from custom.progress import FILE_NAME
 
 CROSS_SITE = Path("cross_site_val/cross_val_results.json")
 MODELS = {

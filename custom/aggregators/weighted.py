@@ -24,8 +24,10 @@ from nvflare.apis.fl_constant import ReservedKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.aggregator import Aggregator
+from nvflare.app_common.abstract.model import ModelLearnableKey
 from nvflare.app_common.aggregators.weighted_aggregation_helper import AggregationStatsKey, compute_key_match_stats
 from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
 
 from custom.checks.update import Origin, Tensors, UpdateRejected, check_round, check_weight, shown
 from custom.errors import BundleError
@@ -85,12 +87,18 @@ class WeightedAggregator(Aggregator):
             raise BundleError(key=key, expected=expected, got=repr(value))
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Ends a job whose settings are wrong as soon as it starts."""
+        """Ends a job whose settings are wrong as soon as it starts; keeps the sites' facts at the server.
+
+        FLARE puts the meta of the aggregate (total samples, mean metrics) into the global model, and so would send it
+        to every site, where with two sites each could read off the other's.
+        """
         if event_type == EventType.START_RUN:
             try:
                 self.check()
             except BundleError as error:
                 self.system_panic(str(error), fl_ctx)
+        elif event_type == AppEventType.AFTER_SHAREABLE_TO_LEARNABLE:
+            fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.META] = {}
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
         """Keeps one site's update for `aggregate`; False, and one line in the log, if it cannot be used."""

@@ -6,7 +6,6 @@ Also `submit_model`, which is refused unless the site's personal model may leave
 
 from __future__ import annotations
 
-import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,10 @@ from nvflare.app_common.app_constant import AppConstants
 from custom import personal_model
 from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask
-from custom.executors.trainer import local_model_path
+from custom.executors.trainer import first_model_path, local_model_path
 from custom.keys import ROUNDS, TRAINING
-from custom.learning.evaluate import evaluate
-from custom.learning.fine_tune import EVALUATION_BATCH, FineTuned, fine_tune, only_training, pull_towards
+from custom.learning.evaluate import EVALUATION_BATCH, evaluate
+from custom.learning.fine_tune import FineTuned, compile_pattern, fine_tune, only_training, pull_towards
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
 from custom.learning.train import LocalBudget
@@ -84,41 +83,70 @@ class FineTuner(SiteTask):
         self.proximal, self.train_only, self.patience = proximal, train_only, patience
         self.mixed_precision = mixed_precision
         self.local_only, self.share_personal_models, self.personal_dir = local_only, share_personal_models, personal_dir
-        self._initial: dict[str, torch.Tensor] | None = None
 
     def check(self) -> None:
-        """Budget, rates and patience; `train_only` can only be checked against the model."""
-        self.budget.check()
+        """Budget, rates, patience, consent and pattern; whether the pattern matches is checked when the run starts."""
+        self.budget.check("fine_tune_epochs", "fine_tune_steps")
+        compile_pattern(self.train_only)
+        for key in ("local_only", "mixed_precision", "share_personal_models"):
+            if not isinstance(getattr(self, key), bool):
+                raise BundleError(key=key, expected="true or false", got=repr(getattr(self, key)))
         for key in ("local_lr", "momentum", "weight_decay", "proximal"):
             value = getattr(self, key)
-            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise BundleError(key=key, expected="a finite number of at least 0", got=repr(value))
         if not isinstance(self.patience, int) or self.patience < 1:
             raise BundleError(key="patience", expected="an integer of at least 1", got=repr(self.patience))
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Keeps the weights the model was built with, where local-only training will start from them."""
+        """Says before any training what will make fine-tuning fail."""
         super().handle_event(event_type, fl_ctx)
-        if event_type == EventType.START_RUN and self.local_only:
-            model = fl_ctx.get_engine().get_component(self.model_id)
-            self._initial = copy.deepcopy(model.state_dict()) if model is not None else None
+        model = fl_ctx.get_engine().get_component(self.model_id) if event_type == EventType.START_RUN else None
+        if model is not None:
+            try:
+                self.check()
+                personal_model.check_replaceable(self._folder(fl_ctx), get_weights(model), fl_ctx.get_identity_name())
+                with only_training(model, self.train_only):
+                    pass
+            except BundleError as error:
+                self.log_error(fl_ctx, f"fine_tune will fail: {error}")
 
     def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
         """`submit_model` or `fine_tune`."""
         folder = self._folder(fl_ctx)
         if task_name == AppConstants.TASK_SUBMIT_MODEL:
-            return self._submit(folder, site)
-        set_weights(site.model, from_shareable(shareable).data)
+            if not self.share_personal_models:
+                raise BundleError("personal models stay here: share_personal_models is off", site=site.name)
+            weights = personal_model.load_shared(folder, fl_ctx.get_job_id(), site.name)
+            return DXO(DataKind.WEIGHTS, data=weights).to_shareable()
+        received = from_shareable(shareable).data
+        set_weights(site.model, received)
+        try:
+            return self._personalise(site, folder, int(shareable.get_header(ROUNDS, 0)), fl_ctx, abort)
+        finally:
+            set_weights(site.model, received)  # other tasks of this process share the component
+
+    def _personalise(self, site: Site, folder: Path, rounds: int, fl_ctx: FLContext, abort: Signal) -> Shareable:
         personal_model.check_replaceable(folder, get_weights(site.model), site.name)
-        rounds = int(shareable.get_header(ROUNDS, 0))
         scores: dict[str, Any] = {"global": _scores(site)}
         tuned = self._fine_tune(site, abort)
         scores["personal"] = _scores(site)
         scores |= {"best_epoch": tuned.best_epoch, "epochs": len(tuned.history) - 1}
-        card = {"job": folder.name, "site": site.name, "rounds": rounds, "data": site.data.describe(), **scores}
+        origin = {"job_id": fl_ctx.get_job_id(), "shared": self.share_personal_models}
+        card = {
+            "job": folder.name,
+            **origin,
+            "site": site.name,
+            "rounds": rounds,
+            "data": site.data.describe(),
+            **scores,
+        }
         personal_model.save(folder, get_weights(site.model), card)
         if self.local_only:
-            scores["local_only"] = self._train_alone(site, abort)
+            try:
+                scores["local_only"] = self._train_alone(site, abort)
+            except BundleError as error:  # only the comparison is lost
+                self.log_error(fl_ctx, str(error))
         self._log(site, scores, fl_ctx)
         meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: site.data.size("train"), "test_samples": site.data.size("test")}
         return DXO(DataKind.METRICS, data=scores, meta=meta).to_shareable()
@@ -127,11 +155,6 @@ class FineTuner(SiteTask):
         """A place that outlives the job; FLARE's run folders do not."""
         job = (fl_ctx.get_prop(FLContextKey.JOB_META) or {}).get(JobMetaKey.JOB_NAME) or "job"
         return Path(fl_ctx.get_engine().get_workspace().get_root_dir()) / self.personal_dir / str(job)
-
-    def _submit(self, folder: Path, site: Site) -> Shareable:
-        if not self.share_personal_models:
-            raise BundleError("personal models stay here: share_personal_models is off", site=site.name)
-        return DXO(DataKind.WEIGHTS, data=load_weights(folder / personal_model.MODEL_FILE)).to_shareable()
 
     def _fine_tune(self, site: Site, abort: Signal) -> FineTuned:
         seed = derive(site.seed, site.index, FINE_TUNE_STREAM)
@@ -153,16 +176,16 @@ class FineTuner(SiteTask):
     def _train_alone(self, site: Site, abort: Signal) -> dict[str, Any]:
         """The same start, settings and number of epochs as the rounds had, on this site's data alone."""
         path = local_model_path(site.run_dir)
-        if self._initial is None or not path.is_file():
+        if not path.is_file():
             raise BundleError(
                 "has not trained in this job, so local_only has no budget to repeat", site=site.name, key="local_only"
             )
         settings = torch.load(path, map_location="cpu", weights_only=True)[TRAINING]
         seed = derive(site.seed, site.index, LOCAL_ONLY_STREAM)
         seed_everything(seed)
-        site.model.load_state_dict(self._initial)
+        set_weights(site.model, load_weights(first_model_path(site.run_dir)))
         budget = LocalBudget(settings["epochs"], settings["steps"], settings["batch_size"])
-        epochs = settings["epochs"] if settings["steps"] is None else settings["rounds"]
+        passes = budget.passes(site.data)
         sgd = {key: settings[key] for key in ("momentum", "weight_decay")}
         fine_tune(
             site.model,
@@ -173,9 +196,7 @@ class FineTuner(SiteTask):
             patience=10**9,
             frozen=[],
             mixed_precision=settings["mixed_precision"],
-            learning_rates=lambda epoch: learning_rate(
-                settings["local_lr"], settings["lr_schedule"], min(epoch, epochs - 1), epochs
-            ),
+            learning_rates=lambda epoch: learning_rate(settings["local_lr"], settings["lr_schedule"], epoch, passes),
             should_stop=lambda: bool(abort.triggered),
         )
         return _scores(site)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from nvflare.apis.dxo import DXO, DataKind, MetaKey
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
@@ -13,11 +14,22 @@ from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask
 from custom.executors.trainer import local_model_path
 from custom.keys import DATA_INFO, SAMPLES
-from custom.learning.weights import get_weights, load_weights
+from custom.learning.weights import Weights, get_weights, load_weights
 
 
 class ModelProvider(SiteTask):
     """Hands out the model as it was built, with facts about the site's data, and later the site's last model."""
+
+    def __init__(self, data: str = "data", model: str = "model", seed: str = "seed", device: str = "auto") -> None:
+        super().__init__(data, model, seed, device)
+        self._built: Weights = {}
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Keeps the model as it was built: later, the component holds what the site has made of it."""
+        super().handle_event(event_type, fl_ctx)
+        if event_type == EventType.START_RUN:
+            model = fl_ctx.get_engine().get_component(self.model_id)
+            self._built = get_weights(model) if model is not None else {}
 
     def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
         """`submit_model` sends the last local model; any other task name, the initial one."""
@@ -34,4 +46,4 @@ class ModelProvider(SiteTask):
             SAMPLES: {split: site.data.size(split) for split in ("train", "validation", "test")},
             MetaKey.NUM_STEPS_CURRENT_ROUND: site.data.size("train"),
         }
-        return DXO(DataKind.WEIGHTS, data=get_weights(site.model), meta=meta).to_shareable()
+        return DXO(DataKind.WEIGHTS, data=self._built, meta=meta).to_shareable()

@@ -85,8 +85,8 @@ class SiteTask(Executor):
         except Aborted:
             return make_reply(ReturnCode.TASK_ABORTED)
         except BundleError as error:
-            self.log_error(fl_ctx, f"{task_name}: {error}")
-            reason = str(error)
+            reason = str(error) if error.site else f"{fl_ctx.get_identity_name()} {error}"
+            self.log_error(fl_ctx, f"{task_name}: {reason}")
         except Exception as error:
             self.log_exception(fl_ctx, f"{task_name}: {secure_format_exception(error)}")
             reason = secure_format_exception(error)
@@ -111,7 +111,16 @@ class SiteTask(Executor):
                     got="none",
                 )
         clients = (fl_ctx.get_prop(FLContextKey.JOB_META) or {}).get(JobMetaKey.JOB_CLIENTS) or []
-        roster = tuple(sorted({client["name"] for client in clients} | {name}))
+        roster = tuple(sorted(client["name"] for client in clients))
+        if name not in roster:
+            raise BundleError(
+                "is not among the sites that this job was started with",
+                site=name,
+                key="job_clients",
+                expected=", ".join(roster) or "a roster in the job's meta",
+                got=name,
+                remedy="submit the job again, so that the data are split over all sites",
+            )
         seed = found[self.seed_id].seed
         device = choose_device(self.device)
         return Site(

@@ -11,6 +11,7 @@ import math
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.fl_context import FLContext
@@ -21,14 +22,11 @@ from nvflare.app_common.app_constant import AppConstants
 from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask
 from custom.keys import TRAIN_METRICS, TRAINING
-from custom.learning.evaluate import evaluate
+from custom.learning.evaluate import EVALUATION_BATCH, evaluate
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
 from custom.learning.train import LocalBudget, train
 from custom.learning.weights import Weights, get_weights, save_atomically, set_weights, weight_difference
-
-LOCAL_MODEL = "local_model.pt"
-EVALUATION_BATCH = 512
 
 
 class Trainer(SiteTask):
@@ -79,7 +77,7 @@ class Trainer(SiteTask):
         learning_rate(self.local_lr, self.lr_schedule, 0, 1)
         for key in ("local_lr", "momentum", "weight_decay"):
             value = getattr(self, key)
-            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise BundleError(key=key, expected="a finite number of at least 0", got=repr(value))
 
     def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
@@ -87,8 +85,12 @@ class Trainer(SiteTask):
         started = time.monotonic()
         round_index = int(shareable.get_header(AppConstants.CURRENT_ROUND, 0))
         num_rounds = int(shareable.get_header(AppConstants.NUM_ROUNDS, 1))
+        if site.data.size("train") == 0:
+            return nothing_to_contribute()
         received = from_shareable(shareable).data
         set_weights(site.model, received)
+        if not (start := first_model_path(site.run_dir)).exists():
+            save_atomically({"model": _tensors(received)}, start)
         metrics = evaluate(site.model, site.data.batches("validation", EVALUATION_BATCH, site.device), "val_")
 
         loss = self._train(site, round_index, num_rounds, abort)
@@ -143,8 +145,9 @@ class Trainer(SiteTask):
             "weight_decay": self.weight_decay,
             "mixed_precision": self.mixed_precision,
         }
-        tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
-        save_atomically({"model": tensors, "round": rounds, TRAINING: training}, local_model_path(site.run_dir))
+        save_atomically(
+            {"model": _tensors(weights), "round": rounds, TRAINING: training}, local_model_path(site.run_dir)
+        )
 
     def _write_curves(self, scalars: dict[str, float], round_index: int, fl_ctx: FLContext) -> None:
         writer = fl_ctx.get_engine().get_component(self.writer_id)
@@ -155,4 +158,18 @@ class Trainer(SiteTask):
 
 def local_model_path(run_dir: Path) -> Path:
     """Where a site keeps its last model of the running job."""
-    return run_dir / LOCAL_MODEL
+    return run_dir / "local_model.pt"
+
+
+def first_model_path(run_dir: Path) -> Path:
+    """Where a site keeps the first model it received in the running job."""
+    return run_dir / "first_model.pt"
+
+
+def nothing_to_contribute() -> Shareable:
+    """The update of a site without samples: empty, with weight 0."""
+    return DXO(DataKind.WEIGHT_DIFF, data={}, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: 0}).to_shareable()
+
+
+def _tensors(weights: Weights) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}

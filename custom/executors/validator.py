@@ -9,9 +9,8 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
 from custom.executors.site_task import Site, SiteTask
-from custom.executors.trainer import EVALUATION_BATCH
 from custom.keys import SPLIT
-from custom.learning.evaluate import evaluate
+from custom.learning.evaluate import EVALUATION_BATCH, evaluate
 from custom.learning.weights import set_weights
 
 PREFIXES = {"validation": "val_", "test": "test_"}

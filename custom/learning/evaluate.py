@@ -10,6 +10,9 @@ from torch import nn
 from torch.nn import functional
 
 from custom.data.site_data import Batch
+from custom.errors import BundleError
+
+EVALUATION_BATCH = 512
 
 
 @torch.inference_mode()
@@ -23,6 +26,9 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], prefix: str) -> dict[st
 
     Returns:
         `{prefix + "accuracy": in [0, 1], prefix + "loss": in nats}`.
+
+    Raises:
+        BundleError: there is no sample to score on.
     """
     model.eval()
     correct, loss, seen = 0.0, 0.0, 0
@@ -31,4 +37,9 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], prefix: str) -> dict[st
         correct += float((logits.argmax(1) == labels).sum())
         loss += float(functional.cross_entropy(logits.float(), labels, reduction="sum"))
         seen += len(labels)
+    if seen == 0:
+        split = {"val_": "validation", "test_": "test"}.get(prefix, prefix)
+        raise BundleError(
+            "has no samples", key=f"{split} split", remedy="check this site's data, dataset_path and partition"
+        )
     return {f"{prefix}accuracy": correct / seen, f"{prefix}loss": loss / seen}

@@ -18,11 +18,10 @@ from torch import nn
 
 from custom.data.site_data import Batch, SiteData
 from custom.errors import BundleError
-from custom.learning.evaluate import evaluate
+from custom.learning.evaluate import EVALUATION_BATCH, evaluate
 from custom.learning.train import train
 
 Scores = dict[str, float]
-EVALUATION_BATCH = 512
 
 
 @dataclass
@@ -36,6 +35,19 @@ class FineTuned:
 
     best_epoch: int = 0
     history: list[Scores] = field(default_factory=list)
+
+
+def compile_pattern(train_only: str) -> re.Pattern[str]:
+    """The regular expression of `train_only`; raises BundleError if it is none."""
+    try:
+        return re.compile(train_only)
+    except (re.error, TypeError) as error:
+        raise BundleError(
+            key="train_only",
+            expected="a regular expression, such as fc3",
+            got=f"{train_only!r} ({error})",
+            remedy="correct it in config_fed_client.json",
+        ) from error
 
 
 @contextmanager
@@ -53,14 +65,16 @@ def only_training(model: nn.Module, train_only: str) -> Iterator[tuple[list[nn.P
     Raises:
         BundleError: no regular expression, or one that matches nothing.
     """
-    try:
-        pattern = re.compile(train_only)
-    except re.error as error:
-        raise BundleError(key="train_only", expected="a regular expression", got=f"{train_only!r} ({error})") from error
+    pattern = compile_pattern(train_only)
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     chosen = [parameter for name, parameter in named.items() if pattern.search(name)]
     if not chosen:
-        raise BundleError(key="train_only", expected=f"a match among {', '.join(named)}", got=repr(train_only))
+        raise BundleError(
+            key="train_only",
+            expected=f"a match among {', '.join(named)}",
+            got=repr(train_only),
+            remedy="name parameters of this model",
+        )
     left_out = [parameter for name, parameter in named.items() if not pattern.search(name)]
     try:
         for parameter in left_out:

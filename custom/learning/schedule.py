@@ -24,7 +24,7 @@ def learning_rate(base: float, schedule: str, round_index: int, num_rounds: int)
     Raises:
         BundleError: the schedule is unknown.
     """
-    done = round_index / max(1, num_rounds)
+    done = min(1.0, round_index / max(1, num_rounds))
     if schedule == "constant":
         return base
     if schedule == "cosine":

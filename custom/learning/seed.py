@@ -8,6 +8,8 @@ import random
 import numpy as np
 import torch
 
+from custom.errors import BundleError
+
 
 class Seed:
     """The component with the id `seed`; it seeds Python, NumPy and torch when it is built.
@@ -21,7 +23,12 @@ class Seed:
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
-        seed_everything(seed)
+        seed_everything(max(0, seed))
+
+    def check(self) -> None:
+        """Raises BundleError if the seed is negative."""
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise BundleError(key="seed", expected="a non-negative integer", got=repr(self.seed))
 
 
 def seed_everything(seed: int) -> None:

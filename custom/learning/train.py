@@ -27,12 +27,18 @@ class LocalBudget:
     local_steps: int | None = None
     batch_size: int = 64
 
-    def check(self) -> None:
-        """Raises BundleError if a number is out of range."""
-        for key in ("local_epochs", "local_steps", "batch_size"):
-            value = getattr(self, key)
+    def check(self, epochs_key: str = "local_epochs", steps_key: str = "local_steps") -> None:
+        """Raises BundleError, which names the argument by the given keys, if a number is out of range."""
+        numbers = {epochs_key: self.local_epochs, steps_key: self.local_steps, "batch_size": self.batch_size}
+        for key, value in numbers.items():
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise BundleError(key=key, expected="an integer of at least 1", got=repr(value))
+
+    def passes(self, data: SiteData) -> int:
+        """How many passes over the site's data the budget begins."""
+        if self.local_steps is None:
+            return self.local_epochs
+        return math.ceil(self.local_steps / math.ceil(data.size("train") / self.batch_size))
 
     def epochs(self, data: SiteData, device: torch.device, generator: torch.Generator) -> Iterator[Iterator[Batch]]:
         """The training batches pass by pass, each in a fresh order; the last pass of `local_steps` may be a part."""

@@ -83,4 +83,7 @@ def load_weights(path: Path) -> Weights:
     weights = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not weights or not all(torch.is_tensor(v) for v in weights.values()):
         raise BundleError("holds no state_dict", key=str(path), remedy=remedy)
-    return {name: tensor.numpy() for name, tensor in weights.items()}
+    try:
+        return {name: tensor.detach().numpy() for name, tensor in weights.items()}
+    except TypeError as error:  # NumPy has no bfloat16
+        raise BundleError(str(error), key=str(path), remedy="save the weights as float32") from error

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nvflare.apis.dxo import MetaKey, from_shareable
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
@@ -34,6 +37,7 @@ class ProgressLog(Widget):
         super().__init__()
         self.key_metric = key_metric
         self._last_score: float | None = None
+        self._lock = threading.Lock()  # sites are served in threads of their own
         self._run_dir = Path()
         self._roster: list[str] = []
         self._start_round()
@@ -88,16 +92,20 @@ class ProgressLog(Widget):
         self._append(event, workflow=fl_ctx.get_prop(FLContextKey.WORKFLOW))
 
     def _task_sent(self, fl_ctx: FLContext) -> None:
-        self._down += payload_bytes(fl_ctx.get_prop(FLContextKey.TASK_DATA))
+        with self._lock:
+            self._down += payload_bytes(fl_ctx.get_prop(FLContextKey.TASK_DATA))
 
     def _result_received(self, fl_ctx: FLContext) -> None:
-        self._up += payload_bytes(fl_ctx.get_prop(FLContextKey.TASK_RESULT))
+        with self._lock:
+            self._up += payload_bytes(fl_ctx.get_prop(FLContextKey.TASK_RESULT))
 
     def _result_filtered(self, fl_ctx: FLContext) -> None:
         result = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
         code = result.get_return_code(default=ReturnCode.OK)
         site = fl_ctx.get_peer_context().get_identity_name()
-        if code != ReturnCode.OK and site not in self._sites:  # a result sent twice is refused, but the site is in
+        if code == ReturnCode.TASK_RESULT_FILTER_ERROR and site in self._sites:
+            return  # a result sent twice: the second is refused, and the first counts
+        if code != ReturnCode.OK:
             task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
             self._failed[site] = str(result.get_header(ReservedHeaderKey.ERROR) or code)
             if code != ReturnCode.TASK_RESULT_FILTER_ERROR:  # the filter that refused it has said so
@@ -107,10 +115,12 @@ class ProgressLog(Widget):
     def _contribution(self, fl_ctx: FLContext) -> None:
         if fl_ctx.get_prop(AppConstants.AGGREGATION_ACCEPTED, True):
             result = from_shareable(fl_ctx.get_prop(AppConstants.TRAINING_RESULT))
-            self._sites[fl_ctx.get_peer_context().get_identity_name()] = {
-                "samples": result.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 0),
-                "received": result.get_meta_prop(MetaKey.INITIAL_METRICS) or {},
-                "train": result.get_meta_prop(TRAIN_METRICS) or {},
+            site = fl_ctx.get_peer_context().get_identity_name()
+            self._failed.pop(site, None)
+            self._sites[site] = {
+                "samples": float(result.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 0)),
+                "received": numbers(result.get_meta_prop(MetaKey.INITIAL_METRICS)),
+                "train": numbers(result.get_meta_prop(TRAIN_METRICS)),
             }
 
     def _round_done(self, fl_ctx: FLContext) -> None:
@@ -118,6 +128,7 @@ class ProgressLog(Widget):
         num_rounds = fl_ctx.get_prop(AppConstants.START_ROUND, 0) + fl_ctx.get_prop(AppConstants.NUM_ROUNDS)
         seconds = time.monotonic() - self._started
         sites = dict(sorted(self._sites.items()))
+        failed = dict(self._failed)
         self._append(
             "round",
             round=round_number,
@@ -127,8 +138,9 @@ class ProgressLog(Widget):
             upload_bytes=self._up,
             download_bytes=self._down,
             sites=sites,
-            failed=self._failed,
+            failed=failed,
         )
+        self._sites, self._failed = {}, {}  # what comes now belongs to no round
         score = weighted_mean({s: v["received"] for s, v in sites.items()}, {s: v["samples"] for s, v in sites.items()})
         line = f"round {round_number}/{num_rounds}  {self._score(score)}{len(sites)}/{len(self._roster)} sites  "
         line += f"up {self._up / 1e6:.1f} MB  {seconds:.1f} s"
@@ -149,6 +161,13 @@ class ProgressLog(Widget):
         selection = fl_ctx.get_prop(AppConstants.METRICS_SELECTION_INFO) or {}
         for metric, value in selection.get("best_metrics", {}).items():
             self._append("best", round=selection["best_round"], metric=metric, value=value)
+
+
+def numbers(metrics: Any) -> dict[str, float]:
+    """The finite numbers among a site's metrics; labels and the like are left out."""
+    pairs = metrics.items() if isinstance(metrics, dict) else {"metric": metrics}.items()
+    real = {str(k): float(v) for k, v in pairs if isinstance(v, int | float | np.number) and not isinstance(v, bool)}
+    return {name: value for name, value in real.items() if math.isfinite(value)}
 
 
 def payload_bytes(shareable: Shareable) -> int:

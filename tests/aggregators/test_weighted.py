@@ -13,9 +13,11 @@ import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.event_type import EventType
 from nvflare.apis.shareable import Shareable
+from nvflare.app_common.abstract.model import ModelLearnableKey
 from nvflare.app_common.aggregators.intime_accumulate_model_aggregator import InTimeAccumulateWeightedAggregator
 from nvflare.app_common.aggregators.weighted_aggregation_helper import AggregationStatsKey
 from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 
 from custom.aggregators.weighted import WeightedAggregator
@@ -164,3 +166,12 @@ def test_the_result_is_what_flares_metrics_writer_and_persistor_can_use():
 def test_bad_arguments(value):
     with pytest.raises(BundleError, match="expected a whole number of at least 1"):
         WeightedAggregator(min_contributions=value).check()
+
+
+def test_what_the_sites_reported_is_not_sent_to_the_others():
+    """FLARE puts the aggregate's meta into the model that every site receives."""
+    server, aggregator = Server({"w": np.zeros(1, np.float32)}), WeightedAggregator()
+    context = server.context("site-1")
+    context.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.META] = {"initial_metrics": {"val_accuracy": 0.5}}
+    aggregator.handle_event(AppEventType.AFTER_SHAREABLE_TO_LEARNABLE, context)
+    assert context.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.META] == {}

@@ -56,12 +56,23 @@ def test_the_last_model_becomes_the_best_if_it_is(engine: Engine, best_so_far: f
     assert event["sites"] == {"site-1": {"val_accuracy": 0.9}, "site-2": {"val_accuracy": 0.75}}
 
 
-def test_a_failing_site_is_left_out(engine: Engine) -> None:
+def test_a_score_that_lacks_a_site_is_shown_but_selects_nothing(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     failed = make_reply(ReturnCode.EXECUTION_EXCEPTION, headers={ReservedHeaderKey.ERROR: "no data"})
     run_controller(engine, ClosingValidation(), lambda site, task, data: score(0.5, 1) if site == "site-1" else failed)
     event = json.loads((engine.run_dir / "progress.jsonl").read_text().splitlines()[-1])
     assert list(event["sites"]) == ["site-1"]
-    assert best_fired(engine)
+    assert not best_fired(engine)
+    assert "site-2 could not score the last model: no data" in caplog.text
+
+
+@pytest.mark.parametrize("bad", [score(float("nan"), 1), score(0.9, -1), score(0.9, "many")])  # type: ignore[arg-type]
+def test_scores_that_are_no_finite_numbers_select_nothing(engine: Engine, bad: Shareable) -> None:
+    run_controller(engine, ClosingValidation(), lambda site, task, data: score(0.9, 1) if site == "site-1" else bad)
+    event = json.loads((engine.run_dir / "progress.jsonl").read_text().splitlines()[-1])
+    assert list(event["sites"]) == ["site-1"]
+    assert not best_fired(engine)
 
 
 def test_silent_sites_do_not_hold_up_the_job(engine: Engine) -> None:

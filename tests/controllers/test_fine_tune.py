@@ -86,6 +86,20 @@ def test_a_site_that_fails_does_not_stop_the_others(engine: Engine) -> None:
     assert engine.panic() == ""
 
 
+def test_a_malformed_reply_is_a_failure_of_its_site_alone(engine: Engine) -> None:
+    lacking = DXO(DataKind.METRICS, data={"personal": {"test_accuracy": 1.0}}).to_shareable()
+    weights = DXO(DataKind.WEIGHTS, data=arrays(w=[1.0])).to_shareable()
+    for odd, reason in ((lacking, "its scores are incomplete"), (weights, "expected METRICS, got WEIGHTS")):
+        run_controller(
+            engine,
+            FineTune(start_from="final"),
+            lambda site, task, data, odd=odd: odd if site == "site-1" else scores(0.5, 0.6),
+        )
+        result = json.loads((engine.run_dir / "fine_tune.json").read_text())
+        assert reason in result["failed"]["site-1"]
+        assert list(result["sites"]) == ["site-2"]
+
+
 def test_a_silent_site_is_given_up(engine: Engine) -> None:
     controller = FineTune(start_from="final", timeout_s=2)
     run_controller(engine, controller, lambda site, task, data: None if site == "site-1" else scores(0.5, 0.6))
@@ -117,7 +131,9 @@ def test_without_a_best_model_it_says_so(engine: Engine) -> None:
     assert "start_from best: there is no best model yet" in engine.panic()
 
 
-@pytest.mark.parametrize("args", [{"start_from": "first"}, {"timeout_s": 0}])
+@pytest.mark.parametrize(
+    "args", [{"start_from": "first"}, {"timeout_s": 0}, {"min_responses": 3}, {"min_responses": -1}]
+)
 def test_bad_settings(engine: Engine, args: dict[str, Any]) -> None:
     run_controller(engine, FineTune(**args), lambda site, task, data: None)
     assert next(iter(args)) in engine.panic()

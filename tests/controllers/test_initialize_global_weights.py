@@ -126,6 +126,17 @@ def test_the_reason_of_a_failing_site_reaches_the_server(engine: Engine) -> None
     assert "site-2: alpha: expected more than 0" in engine.panic()
 
 
+def test_a_failing_site_is_named_when_the_others_go_on(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    failed = make_reply(ReturnCode.EXECUTION_EXCEPTION, headers={ReservedHeaderKey.ERROR: "no samples"})
+    replies = {**values(1, 2, 3), "site-2": failed}
+    weights = initialise(
+        engine, replies, min_responses_required=2, wait_time_after_min_received=5, weight_method="average"
+    )
+    assert weights is not None
+    assert weights["w"] == pytest.approx([(1 * 1 + 3 * 3) / 4])
+    assert "goes on without the initial weights of site-2: no samples" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("odd", "message"),
     [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.apis.signal import Signal
@@ -85,7 +86,10 @@ def test_submitting_before_training_is_an_error_that_says_so(engine: Engine) -> 
 
 
 def test_initial_weights_come_with_facts_about_the_data(engine: Engine) -> None:
-    reply = from_shareable(execute(engine, ModelProvider(), "get_weights", Shareable()))
+    provider = ModelProvider()
+    with engine.new_context() as fl_ctx:
+        provider.handle_event(EventType.START_RUN, fl_ctx)
+    reply = from_shareable(execute(engine, provider, "get_weights", Shareable()))
     assert np.array_equal(reply.data["weight"], engine.components["model"].weight.detach().numpy())
     assert reply.get_meta_prop(DATA_INFO)["dataset"] == "points"
     assert reply.get_meta_prop(SAMPLES) == {"train": 12, "validation": 12, "test": 12}
@@ -143,3 +147,20 @@ def test_a_setting_out_of_range_is_an_answer_and_no_stack_trace(
 ) -> None:
     reply = execute(engine, Trainer(**args), "train", model_message(get_weights(engine.components["model"])))
     assert message in reply.get_header(ReservedHeaderKey.ERROR)
+
+
+def test_a_site_outside_the_roster_gets_no_share(tmp_path: Path) -> None:
+    components: dict[str, Any] = {"seed": Seed(1), "model": nn.Linear(2, 2), "data": TinyData()}
+    engine = Engine(tmp_path, components, ["site-1", "site-2"], identity="site-9")
+    reply = execute(engine, ModelProvider(), "get_weights", Shareable())
+    assert "site-9 job_clients: is not among the sites" in reply.get_header(ReservedHeaderKey.ERROR)
+
+
+def test_a_site_without_samples_has_nothing_to_contribute(engine: Engine) -> None:
+    engine.components["data"] = TinyData(samples=0)
+    message = model_message(get_weights(engine.components["model"]))
+    update = from_shareable(execute(engine, Trainer(), "train", message))
+    assert update.data == {}
+    assert update.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND) == 0
+    reply = execute(engine, Validator(), "validate", message)
+    assert "site-2 test split: has no samples" in reply.get_header(ReservedHeaderKey.ERROR)

@@ -15,10 +15,12 @@ from nvflare.apis.signal import Signal
 from torch import nn
 
 from custom.executors.fine_tuner import FineTuner
+from custom.executors.model_provider import ModelProvider
 from custom.executors.trainer import Trainer
 from custom.keys import ROUNDS
 from custom.learning.evaluate import evaluate
 from custom.learning.seed import Seed
+from custom.learning.train import LocalBudget
 from custom.learning.weights import get_weights, load_weights
 from tests.executors.test_executors import execute, model_message
 from tests.support import Engine, TinyData
@@ -65,10 +67,13 @@ def test_the_personal_model_and_its_card_reproduce_the_scores(engine: Engine) ->
 def test_it_is_not_submitted_unless_shared(engine: Engine) -> None:
     tuner = FineTuner(local_lr=0.5)
     fine_tune(engine, tuner)
+    assert json.loads((folder(engine) / "model_card.json").read_text())["shared"] is False
     refused = execute(engine, tuner, "submit_model", Shareable())
     assert "share_personal_models is off" in refused.get_header(ReservedHeaderKey.ERROR)
     assert not any(isinstance(value, np.ndarray) for value in refused.values())
-    shared = from_shareable(execute(engine, FineTuner(share_personal_models=True), "submit_model", Shareable()))
+    sharing = FineTuner(local_lr=0.5, share_personal_models=True)
+    fine_tune(engine, sharing)
+    shared = from_shareable(execute(engine, sharing, "submit_model", Shareable()))
     assert np.array_equal(shared.data["weight"], load_weights(folder(engine) / "personal_model.pt")["weight"])
 
 
@@ -85,8 +90,6 @@ def test_another_architecture_on_disk_is_not_overwritten(engine: Engine) -> None
 def test_local_only_repeats_the_budget_of_the_rounds_from_the_same_start(engine: Engine) -> None:
     """With one site, whole-batch SGD without momentum and constant rate, rounds and local-only are the same thing."""
     tuner = FineTuner(local_only=True, fine_tune_epochs=1, local_lr=0.1)
-    with engine.new_context() as fl_ctx:
-        tuner.handle_event(EventType.START_RUN, fl_ctx)
     model, trainer = engine.components["model"], Trainer(batch_size=40, local_lr=0.3, momentum=0.0)
     weights = get_weights(model)
     for round_index in range(3):
@@ -103,18 +106,58 @@ def test_local_only_repeats_the_budget_of_the_rounds_from_the_same_start(engine:
     assert scores["local_only"]["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-5)
 
 
-def test_local_only_without_training_says_so(engine: Engine) -> None:
-    reply = fine_tune(engine, FineTuner(local_only=True))
-    assert "site-2 local_only: has not trained in this job" in reply.get_header(ReservedHeaderKey.ERROR)
+def test_without_training_only_the_comparison_is_lost(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    scores = from_shareable(fine_tune(engine, FineTuner(local_only=True))).data
+    assert "local_only" not in scores
+    assert scores["personal"]
+    assert "site-2 local_only: has not trained in this job" in caplog.text
+
+
+def test_local_only_follows_the_schedule_over_its_own_passes(engine: Engine) -> None:
+    """Ten rounds of two steps, four batches a pass: five passes, whose cosine rates fall to the end."""
+    trainer = Trainer(batch_size=10, local_steps=2, lr_schedule="cosine")
+    weights = get_weights(engine.components["model"])
+    for round_index in range(10):
+        execute(engine, trainer, "train", model_message(weights, round_index))
+    settings = torch.load(engine.run_dir / "local_model.pt", weights_only=True)["training"]
+    assert (settings["rounds"], settings["steps"]) == (10, 20)
+    data = TinyData(samples=40).site("site-2", (), 1)
+    assert LocalBudget(settings["epochs"], settings["steps"], settings["batch_size"]).passes(data) == 5
+    assert "local_only" in from_shareable(fine_tune(engine, FineTuner(local_only=True))).data
+
+
+def test_what_was_private_stays_so_in_later_tasks(engine: Engine) -> None:
+    """The model component is shared by all tasks of a process; none may send what fine-tuning made of it."""
+    provider = ModelProvider()
+    with engine.new_context() as fl_ctx:
+        provider.handle_event(EventType.START_RUN, fl_ctx)
+    built = get_weights(engine.components["model"])
+    fine_tune(engine, FineTuner(local_lr=0.5))
+    assert np.array_equal(get_weights(engine.components["model"])["weight"], built["weight"])
+    engine.components["model"].weight.data += 1
+    reply = from_shareable(execute(engine, provider, "get_weights", Shareable()))
+    assert np.array_equal(reply.data["weight"], built["weight"])
+
+
+@pytest.mark.parametrize(("key", "value"), [("job_id", "an earlier job"), ("shared", False)])
+def test_a_model_of_an_earlier_job_or_without_consent_is_not_submitted(engine: Engine, key: str, value: object) -> None:
+    tuner = FineTuner(share_personal_models=True)
+    fine_tune(engine, tuner)
+    card = json.loads((folder(engine) / "model_card.json").read_text())
+    (folder(engine) / "model_card.json").write_text(json.dumps({**card, key: value}))
+    reply = execute(engine, tuner, "submit_model", Shareable())
+    assert "no personal model of this job to share" in reply.get_header(ReservedHeaderKey.ERROR)
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         ({"train_only": "fc9"}, "train_only: expected a match among weight, bias, got 'fc9'"),
+        ({"train_only": "("}, "train_only: expected a regular expression, such as fc3"),
+        ({"share_personal_models": "false"}, "share_personal_models: expected true or false, got 'false'"),
         ({"patience": 0}, "patience: expected an integer of at least 1, got 0"),
         ({"proximal": -1}, "proximal: expected a finite number of at least 0, got -1"),
-        ({"fine_tune_epochs": 0}, "local_epochs: expected an integer of at least 1, got 0"),
+        ({"fine_tune_epochs": 0}, "fine_tune_epochs: expected an integer of at least 1, got 0"),
     ],
 )
 def test_bad_settings_are_answered(engine: Engine, args: dict[str, Any], message: str) -> None:

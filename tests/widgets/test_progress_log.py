@@ -16,7 +16,7 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
 from custom.keys import TRAIN_METRICS
-from custom.widgets.progress_log import ProgressLog, payload_bytes, weighted_mean
+from custom.widgets.progress_log import ProgressLog, numbers, payload_bytes, weighted_mean
 from tests.support import Engine
 
 
@@ -115,6 +115,43 @@ def test_best_fatal_and_end_are_written(engine: Engine) -> None:
     assert (best["event"], best["round"], best["metric"], best["value"]) == ("best", 4, "val_accuracy", 0.5)
     assert (fatal["event"], fatal["reason"]) == ("fatal", "disk full")
     assert end["event"] == "job_ended"
+
+
+def test_a_failure_after_the_last_round_is_written_too(engine: Engine) -> None:
+    fire(engine, EventType.START_RUN)
+    fire(engine, AppEventType.ROUND_STARTED)
+    contribute(engine, "site-1", update(0.2, 20))
+    fire(engine, AppEventType.ROUND_DONE, **{AppConstants.CURRENT_ROUND: 0, AppConstants.NUM_ROUNDS: 1})
+    failed = make_reply(ReturnCode.EXECUTION_EXCEPTION, headers={ReservedHeaderKey.ERROR: "no test split"})
+    names = {FLContextKey.TASK_RESULT: failed, FLContextKey.TASK_NAME: "validate"}
+    fire(engine, EventType.AFTER_TASK_RESULT_FILTER, "site-1", **names)
+    last = events(engine)[-1]
+    assert (last["event"], last["task"], last["reason"]) == ("site_error", "validate", "no test split")
+
+
+def test_a_result_sent_twice_is_no_failure_and_a_mended_one_none_either(engine: Engine) -> None:
+    refused = make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR, headers={ReservedHeaderKey.ERROR: "again"})
+    fire(engine, EventType.START_RUN)
+    fire(engine, AppEventType.ROUND_STARTED)
+    contribute(engine, "site-1", update(0.2, 20))
+    contribute(engine, "site-1", refused)
+    contribute(engine, "site-2", refused)
+    contribute(engine, "site-2", update(0.2, 20))
+    fire(engine, AppEventType.ROUND_DONE, **{AppConstants.CURRENT_ROUND: 0, AppConstants.NUM_ROUNDS: 1})
+    assert events(engine)[-1]["failed"] == {}
+    assert list(events(engine)[-1]["sites"]) == ["site-1", "site-2"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        ({"val_accuracy": np.float32(0.5), "label": "a", "bad": float("nan"), "flag": True}, {"val_accuracy": 0.5}),
+        (0.25, {"metric": 0.25}),
+        (None, {}),
+    ],
+)
+def test_only_finite_numbers_are_written(metrics: object, expected: dict[str, float]) -> None:
+    assert numbers(metrics) == expected
 
 
 def test_payload_counts_arrays_at_any_depth() -> None:
