@@ -6,7 +6,6 @@ Also `submit_model`, which is refused unless the site's personal model may leave
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from custom.learning.evaluate import EVALUATION_BATCH, evaluate
 from custom.learning.fine_tune import FineTuned, compile_pattern, fine_tune, only_training, pull_towards
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
-from custom.learning.train import LocalBudget
+from custom.learning.train import LocalBudget, check_rates
 from custom.learning.weights import get_weights, load_weights, set_weights
 
 FINE_TUNE_STREAM, LOCAL_ONLY_STREAM = 1_000_001, 1_000_002  # beyond any round, so that the random numbers are others
@@ -91,10 +90,8 @@ class FineTuner(SiteTask):
         for key in ("local_only", "mixed_precision", "share_personal_models"):
             if not isinstance(getattr(self, key), bool):
                 raise BundleError(key=key, expected="true or false", got=repr(getattr(self, key)))
-        for key in ("local_lr", "momentum", "weight_decay", "proximal"):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise BundleError(key=key, expected="a finite number of at least 0", got=repr(value))
+        check_rates(local_lr=self.local_lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        check_rates(proximal=self.proximal)
         if not isinstance(self.patience, int) or self.patience < 1:
             raise BundleError(key="patience", expected="an integer of at least 1", got=repr(self.patience))
 

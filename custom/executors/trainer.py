@@ -7,7 +7,6 @@ its training samples. The optimiser is new in every round, as in the paper.
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 
@@ -19,13 +18,12 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
-from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask
 from custom.keys import TRAIN_METRICS, TRAINING
 from custom.learning.evaluate import EVALUATION_BATCH, evaluate
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
-from custom.learning.train import LocalBudget, train
+from custom.learning.train import LocalBudget, check_rates, train
 from custom.learning.weights import Weights, get_weights, save_atomically, set_weights, weight_difference
 
 
@@ -75,10 +73,7 @@ class Trainer(SiteTask):
         """Budget, schedule and rates."""
         self.budget.check()
         learning_rate(self.local_lr, self.lr_schedule, 0, 1)
-        for key in ("local_lr", "momentum", "weight_decay"):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise BundleError(key=key, expected="a finite number of at least 0", got=repr(value))
+        check_rates(local_lr=self.local_lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
         """One round."""

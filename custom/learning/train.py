@@ -53,6 +53,13 @@ class LocalBudget:
         return chain.from_iterable(self.epochs(data, device, generator))
 
 
+def check_rates(**rates: float) -> None:
+    """Raises BundleError, which names the argument, if one is not a finite number of at least 0."""
+    for key, value in rates.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise BundleError(key=key, expected="a finite number of at least 0", got=repr(value))
+
+
 class Aborted(Exception):
     """Training was told to stop."""
 
