@@ -97,7 +97,7 @@ def test_a_process_a_task_gives_the_same_table(workspace: Path, tmp_path: Path) 
 def test_a_failing_and_a_stopped_site_do_not_hold_up_the_others(tmp_path: Path) -> None:
     """site-1 has a personal model of another architecture; site-2 is stopped (SIGSTOP) when fine-tuning begins."""
     settings = ("dataset=digits", "num_rounds=1", "fine_tune_epochs=20", "patience=20", "local_only=false")
-    settings += ("fine_tune.timeout_s=12",)
+    settings += ("fine_tune.timeout_s=12", "fine_tune.min_responses=1")
     job = export("fl-plus-ft", tmp_path / "job", *settings, drop_workflows=("cross_site_validate",))
     workspace = tmp_path / "ws"
     earlier = personal(workspace, "site-1")
