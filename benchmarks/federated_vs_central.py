@@ -26,7 +26,7 @@ import torch
 from benchmarks import machine
 from benchmarks.simulate import export, server_json, simulate
 from custom.data.image_data import ImageData
-from custom.learning.device import choose_device
+from custom.learning.device import choose_device, place
 from custom.learning.evaluate import EVALUATION_BATCH, evaluate
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import Seed, derive
@@ -55,7 +55,7 @@ def central(seed: int, rounds: int) -> dict[str, float]:
     started = time.monotonic()
     model_seed = Seed(seed).seed
     device = choose_device()
-    model = LeNet().to(device)
+    model = place(LeNet(), device)
     data = ImageData(on_missing="error").site("central", ["central"], model_seed)
     sgd = {key: SETTINGS[key] for key in ("momentum", "weight_decay")}
     optimizer = torch.optim.SGD(model.parameters(), lr=float(SETTINGS["local_lr"]), **sgd)  # type: ignore[arg-type]

@@ -43,7 +43,8 @@ class Digits:
     def images(self, split: str, rows: NDArray[np.int64]) -> torch.Tensor:
         """Grey digits in the middle of 32 x 32 pixels, three equal channels: uint8 (len(rows), 3, 32, 32)."""
         pixels = torch.from_numpy(self._tables[split][rows, :-1]).view(-1, 1, SIDE, SIDE)
-        padded = torch.zeros(len(rows), 3, SIDE + 2 * BORDER, SIDE + 2 * BORDER, dtype=torch.uint8)
+        shape = (len(rows), 3, SIDE + 2 * BORDER, SIDE + 2 * BORDER)
+        padded = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last).zero_()
         padded[:, :, BORDER:-BORDER, BORDER:-BORDER] = pixels
         return padded
 

@@ -33,4 +33,4 @@ class ImageSource(Protocol):
         """All labels of `split`, of shape (samples,)."""
 
     def images(self, split: str, rows: NDArray[np.int64]) -> torch.Tensor:
-        """The images at the ascending `rows` of `split`: uint8 of shape (len(rows), 3, 32, 32)."""
+        """The images at the ascending `rows` of `split`: uint8 of shape (len(rows), 3, 32, 32), best channels last."""

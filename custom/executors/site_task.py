@@ -22,7 +22,7 @@ from torch import nn
 
 from custom.data.site_data import DataComponent, SiteData
 from custom.errors import BundleError
-from custom.learning.device import choose_device
+from custom.learning.device import choose_device, place
 from custom.learning.train import Aborted
 from custom.origin import foreign_origin
 
@@ -128,7 +128,7 @@ class SiteTask(Executor):
             index=roster.index(name),
             seed=seed,
             data=_site_data(found[self.data_id], name, roster, seed),
-            model=found[self.model_id].to(device),
+            model=place(found[self.model_id], device),
             device=device,
             run_dir=Path(engine.get_workspace().get_run_dir(fl_ctx.get_job_id())),
         )

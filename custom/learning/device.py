@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 import torch
+from torch import nn
 
 from custom.errors import BundleError
 
@@ -34,3 +35,16 @@ def choose_device(setting: str = "auto") -> torch.device:
             remedy="set FLARE_DEVICE=cpu at this site, or device in the job",
         ) from error
     return device
+
+
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """Moves `model` to `device`, in place, and lays out its image convolutions as channels last.
+
+    With batches in the same layout, a step on a CPU is faster. Values and shapes stay. `Module.to(memory_format=...)`
+    does the same but refuses models with three-dimensional convolutions.
+    """
+    model.to(device)
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model

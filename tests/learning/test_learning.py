@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from custom.errors import BundleError
-from custom.learning.device import choose_device
+from custom.learning.device import choose_device, place
 from custom.learning.evaluate import evaluate
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import Seed, derive
@@ -184,3 +184,16 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     assert run.returncode != 0
     assert load_weights(path)["w"].tolist() == [1, 1]
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_placing_changes_the_layout_and_nothing_else() -> None:
+    """A three-dimensional convolution, as of CT volumes, is left alone; Module.to(memory_format) would refuse it."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2), nn.Conv3d(1, 1, 1))
+    before = get_weights(model)
+    place(model, CPU)
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    after = get_weights(model)
+    assert all(np.array_equal(after[name], value) for name, value in before.items())
+    assert all(value.flags["C_CONTIGUOUS"] for value in after.values())
+    set_weights(model, before)
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
