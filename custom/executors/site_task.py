@@ -22,7 +22,7 @@ from torch import nn
 
 from custom.data.site_data import DataComponent, SiteData
 from custom.errors import BundleError
-from custom.learning.device import choose_device, place
+from custom.learning.device import choose_device, place, share_cores
 from custom.learning.train import Aborted
 from custom.origin import foreign_origin
 
@@ -121,6 +121,8 @@ class SiteTask(Executor):
                 got=name,
                 remedy="submit the job again, so that the data are split over all sites",
             )
+        if fl_ctx.get_prop(FLContextKey.SIMULATE_MODE):  # all sites are on this machine
+            share_cores(len(roster))
         seed = found[self.seed_id].seed
         device = choose_device(self.device)
         return Site(

@@ -48,3 +48,13 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return model
+
+
+def share_cores(sites: int) -> None:
+    """Gives each of `sites` processes on this machine its part of the cores, unless OMP_NUM_THREADS says otherwise.
+
+    By default every process takes all cores, and their threads then wait for each other: with two sites on two cores a
+    round of hello-pt on CIFAR-10 took 62 to 88 s in place of 3.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // sites))

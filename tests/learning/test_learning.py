@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from custom.errors import BundleError
-from custom.learning.device import choose_device, place
+from custom.learning.device import choose_device, place, share_cores
 from custom.learning.evaluate import evaluate
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import Seed, derive
@@ -197,3 +197,19 @@ def test_placing_changes_the_layout_and_nothing_else() -> None:
     assert all(value.flags["C_CONTIGUOUS"] for value in after.values())
     set_weights(model, before)
     assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("omp", "sites", "expected"), [(None, 10**6, 1), ("5", 10**6, None)])
+def test_sites_on_one_machine_share_its_cores(
+    monkeypatch: pytest.MonkeyPatch, omp: str | None, sites: int, expected: int | None
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if omp is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", omp)
+    try:
+        share_cores(sites)
+        assert torch.get_num_threads() == (expected or 2)
+    finally:
+        torch.set_num_threads(before)
