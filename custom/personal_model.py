@@ -8,10 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from custom.errors import BundleError
-from custom.learning.weights import Weights, load_weights, save_atomically
+from custom.learning.weights import Weights, load_weights, save_atomically, to_tensors
 from custom.progress import write_atomically
 
 MODEL_FILE, CARD_FILE = "personal_model.pt", "model_card.json"
@@ -43,7 +41,7 @@ def check_replaceable(folder: Path, weights: Weights, site: str) -> None:
 
 def save(folder: Path, weights: Weights, card: dict[str, Any]) -> None:
     """Writes model and card, each atomically; the model first, so that a card never describes a model not there."""
-    save_atomically({"model": {name: torch.from_numpy(value) for name, value in weights.items()}}, folder / MODEL_FILE)
+    save_atomically({"model": to_tensors(weights)}, folder / MODEL_FILE)
     card = {**card, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
     write_atomically(folder / CARD_FILE, json.dumps(card, indent=2) + "\n")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.fl_context import FLContext
@@ -24,7 +23,7 @@ from custom.learning.evaluate import EVALUATION_BATCH, evaluate
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
 from custom.learning.train import LocalBudget, check_rates, train
-from custom.learning.weights import Weights, get_weights, save_atomically, set_weights, weight_difference
+from custom.learning.weights import Weights, get_weights, save_atomically, set_weights, to_tensors, weight_difference
 
 
 class Trainer(SiteTask):
@@ -85,7 +84,7 @@ class Trainer(SiteTask):
         received = from_shareable(shareable).data
         set_weights(site.model, received)
         if not (start := first_model_path(site.run_dir)).exists():
-            save_atomically({"model": _tensors(received)}, start)
+            save_atomically({"model": to_tensors(received)}, start)
         metrics = evaluate(site.model, site.data.batches("validation", EVALUATION_BATCH, site.device), "val_")
 
         loss = self._train(site, round_index, num_rounds, abort)
@@ -141,7 +140,7 @@ class Trainer(SiteTask):
             "mixed_precision": self.mixed_precision,
         }
         save_atomically(
-            {"model": _tensors(weights), "round": rounds, TRAINING: training}, local_model_path(site.run_dir)
+            {"model": to_tensors(weights), "round": rounds, TRAINING: training}, local_model_path(site.run_dir)
         )
 
     def _write_curves(self, scalars: dict[str, float], round_index: int, fl_ctx: FLContext) -> None:
@@ -164,7 +163,3 @@ def first_model_path(run_dir: Path) -> Path:
 def nothing_to_contribute() -> Shareable:
     """The update of a site without samples: empty, with weight 0."""
     return DXO(DataKind.WEIGHT_DIFF, data={}, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: 0}).to_shareable()
-
-
-def _tensors(weights: Weights) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}

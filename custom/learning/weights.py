@@ -37,7 +37,12 @@ def set_weights(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
             raise BundleError(
                 key=name, expected=expected, got=got, remedy="is the model the same at every site and in the file?"
             )
-    model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+    model.load_state_dict(to_tensors(weights))
+
+
+def to_tensors(weights: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """A copy as tensors, as in a state_dict."""
+    return {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
 
 
 def weight_difference(after: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray]) -> Weights:
