@@ -1,0 +1,2 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Sparse exchange of updates: what to send, what to remember, and how it travels."""
