@@ -8,9 +8,11 @@ from pathlib import Path
 
 from custom.errors import BundleError
 
+CACHE = Path("~/.cache/flare-bundle")  # where a job looks for converted data, unless cache_dir says otherwise
+
 
 def prepare(name: str, path: Path) -> Path:
-    """Downloads the data set to `path` unless it is there, and compares its checksums; returns its folder.
+    """Downloads the data set to `path` unless it is there, checks and converts it; returns its folder.
 
     Raises:
         BundleError: no such data set, no network, or a file is missing, truncated or corrupt.
@@ -30,4 +32,18 @@ def _cifar10(path: Path) -> Path:
     return folder
 
 
-DATA_SETS: dict[str, Callable[[Path], Path]] = {"cifar10": _cifar10}
+def _mnist(path: Path) -> Path:
+    from custom.data.mnist_writers import open_mnist_writers
+
+    open_mnist_writers(path, CACHE.expanduser())
+    return path
+
+
+def _femnist(path: Path) -> Path:
+    from custom.data.leaf import open_leaf
+
+    open_leaf(path, CACHE.expanduser())
+    return path / "femnist"
+
+
+DATA_SETS: dict[str, Callable[[Path], Path]] = {"cifar10": _cifar10, "mnist": _mnist, "femnist": _femnist}

@@ -3,7 +3,11 @@
 
 TRAIN_METRICS = "train_metrics"  # meta of a `train` result: {"train_loss": float}
 DATA_INFO = "data_info"  # meta of a `get_weights` result: SiteData.describe()
-SAMPLES = "samples"  # meta of a `get_weights` result: {split: number of samples}
+SAMPLES = "samples"  # meta of a `get_weights` result: SiteData.counts(); at the server, of all sites
 SPLIT = "split"  # header of a `validate` task: which split to score on
 ROUNDS = "rounds"  # header of a `fine_tune` task: training rounds the model has behind it
 TRAINING = "training"  # in a site's local_model.pt: how it was trained, over all rounds so far
+WRITERS = "writers"  # header of a training task over writers: places of those drawn, among the site's own
+POSITIONS = "positions"  # meta of a sparse result: where its values belong, see custom.compression.wire
+TAKEN_ROUND = "taken_round"  # header of a training task: the last round of which this site's update was taken, or -1
+EVALUATED = "evaluated"  # meta of such a task's result: means over the site's held-out writers

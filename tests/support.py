@@ -45,6 +45,9 @@ class TinyData:
     def size(self, split: str) -> int:
         return self.samples
 
+    def counts(self) -> dict[str, int]:
+        return {"train": self.samples, "validation": self.samples, "test": self.samples, "points": self.samples}
+
     def batches(self, split, batch_size, device, generator=None):  # type: ignore[no-untyped-def]
         order = torch.arange(self.samples) if generator is None else torch.randperm(self.samples, generator=generator)
         for part in order.split(batch_size):

@@ -8,15 +8,16 @@ one. Getting the files is `custom.data.download`.
 from __future__ import annotations
 
 import pickle
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from custom.errors import BundleError
+from custom.data.download import check_md5, damaged, fetch
 
 FOLDER = "cifar-10-batches-py"
 PIXELS = 3 * 32 * 32
@@ -29,12 +30,24 @@ ARRAY_NAMES = {  # what a pickled array asks for, and what it gets
 
 @dataclass(frozen=True)
 class BatchFiles:
-    """Names and md5 sums of the batch files, in order, and the archive they come in."""
+    """Names and md5 sums of the batch files, in order, and their archive; see `custom.data.download.Remote`."""
+
+    title: ClassVar[str] = "CIFAR-10"
+    target: ClassVar[str] = FOLDER
 
     train: tuple[tuple[str, str], ...]
     test: tuple[tuple[str, str], ...]
     url: str
     archive_md5: str
+
+    def retrieve(self, work: Path) -> Path:
+        """See `custom.data.download.Remote.retrieve`."""
+        archive = work / "archive.tar.gz"
+        fetch(self.url, archive, self.archive_md5)
+        with tarfile.open(archive) as tar:
+            tar.extractall(work, filter="data")
+        check_folder(work / FOLDER, self)
+        return work / FOLDER
 
 
 def official_files() -> BatchFiles:
@@ -99,16 +112,8 @@ def check_folder(folder: Path, files: BatchFiles) -> None:
     Raises:
         BundleError: names the first file that is missing, truncated or corrupt.
     """
-    from torchvision.datasets.utils import calculate_md5
-
-    for name, expected in (*files.train, *files.test):
-        path = folder / name
-        try:
-            got = f"{calculate_md5(path)} ({path.stat().st_size:,} bytes)"
-        except OSError as error:
-            got = error.strerror or str(error)
-        if not got.startswith(expected):
-            raise _damaged(path, f"md5 {expected}", got)
+    for name, md5 in (*files.train, *files.test):
+        check_md5(folder / name, md5, folder)
 
 
 def read_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -125,18 +130,9 @@ def read_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         if not fits or labels.min() < 0 or labels.max() >= Cifar10.num_classes:
             raise ValueError(f"{pixels.dtype} of shape {pixels.shape} and {len(labels)} labels")
     except Exception as error:  # a damaged pickle can raise anything
-        raise _damaged(path, f"a batch of {PIXELS}-byte images and labels 0-9", f"{error!r}") from error
+        expected = f"a batch of {PIXELS}-byte images and labels 0-9"
+        raise damaged(path, expected, f"{error!r}", path.parent) from error
     return pixels, labels
-
-
-def _damaged(path: Path, expected: str, got: str) -> BundleError:
-    return BundleError(
-        "missing, truncated or corrupt",
-        key=str(path),
-        expected=expected,
-        got=got,
-        remedy=f"delete {path.parent} to have it downloaded again, or point dataset_path at a good copy",
-    )
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -1,22 +1,27 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Gets CIFAR-10 once, however many processes ask at the same time."""
+"""Gets published files once, however many processes ask at the same time, and compares them with their md5 sums."""
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import http.client
 import logging
 import shutil
 import tarfile
 import urllib.request
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from custom.data.cifar10 import FOLDER, BatchFiles, check_folder
+from custom.data.once import make_once
 from custom.errors import BundleError
 
 TIMEOUT_S = 10.0  # to connect, and for each read
-LOCK_TIMEOUT_S = 3600.0  # another process is downloading
+UNREADABLE = (OSError, EOFError, zlib.error)  # what `read_bytes` raises
 
 logger = logging.getLogger(__name__)
 
@@ -25,53 +30,127 @@ class Unavailable(BundleError):
     """The data are not there and cannot be downloaded."""
 
 
-def download(root: Path, files: BatchFiles) -> Path:
-    """Makes sure that `root` holds the batch files; returns their folder.
+class Remote(Protocol):
+    """A file, or a folder that comes in an archive."""
 
-    Everything happens in a temporary folder inside `root`, and the batch files move into place when all checksums are
-    right. torchvision's own downloader is not used: it has no time-out, and extracts in place.
+    @property
+    def title(self) -> str:
+        """What people call it."""
+
+    @property
+    def target(self) -> str:
+        """Where it belongs, below the data folder."""
+
+    @property
+    def url(self) -> str:
+        """Where it is published."""
+
+    def retrieve(self, work: Path) -> Path:
+        """Downloads to the folder `work` and compares checksums; returns what is to be moved to `target`.
+
+        Raises:
+            BundleError: a wrong checksum.
+        """
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A single file; see `Remote`."""
+
+    title: str
+    target: str
+    url: str
+    md5: str
+
+    def retrieve(self, work: Path) -> Path:
+        """See `Remote.retrieve`."""
+        path = work / Path(self.target).name
+        fetch(self.url, path, self.md5)
+        return path
+
+
+def download(root: Path, remote: Remote) -> Path:
+    """Makes sure that `root` holds the file or folder; returns its path. What is there already is not looked at.
+
+    torchvision's own downloader is not used: it has no time-out, and extracts in place.
 
     Raises:
         Unavailable: no network, no room, no permission, or a wrong checksum; nothing half-written stays behind.
     """
-    folder = root / FOLDER
-    if folder.exists():  # also on a read-only disk, where no lock could be made
-        return folder
+    path = root / remote.target
+
+    def retrieve(work: Path) -> Path:
+        logger.info("downloading %s to %s", remote.url, path)
+        return remote.retrieve(work)
+
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{FOLDER}.lock", timeout=LOCK_TIMEOUT_S):
-            if not folder.exists():
-                _download_locked(folder, files)
+        make_once(path, retrieve)
     except (OSError, Timeout, http.client.HTTPException, tarfile.TarError, EOFError, BundleError) as error:
         raise Unavailable(
-            f"CIFAR-10 is not there and cannot be downloaded from {files.url}",
-            key=str(folder),
+            f"{remote.title} is not there and cannot be downloaded from {remote.url}",
+            key=str(path),
             got=error,
-            remedy=f"copy {FOLDER} to {root}, or point dataset_path or FLARE_DATA_ROOT at the folder it lies in",
+            remedy=f"copy {path.name} to {path.parent}, or point dataset_path or FLARE_DATA_ROOT at the folder that "
+            f"{remote.target} lies in",
         ) from error
-    return folder
+    return path
 
 
-def _download_locked(folder: Path, files: BatchFiles) -> None:
-    work = folder.with_name(f".{FOLDER}.part")
-    shutil.rmtree(work, ignore_errors=True)  # of a process that was killed; the lock is ours
-    try:
-        work.mkdir()
-        logger.info("downloading %s to %s", files.url, folder)
-        archive = work / "archive.tar.gz"
-        _fetch(files, archive)
-        with tarfile.open(archive) as tar:
-            tar.extractall(work, filter="data")
-        check_folder(work / FOLDER, files)
-        (work / FOLDER).replace(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+def fetch(url: str, path: Path, md5: str) -> None:
+    """Downloads one file.
 
-
-def _fetch(files: BatchFiles, archive: Path) -> None:
-    from torchvision.datasets.utils import calculate_md5
-
-    with urllib.request.urlopen(files.url, timeout=TIMEOUT_S) as response, archive.open("wb") as file:
+    Raises:
+        BundleError: a wrong checksum.
+        OSError, http.client.HTTPException: no network, or no room.
+    """
+    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, path.open("wb") as file:
         shutil.copyfileobj(response, file, 2**20)
-    if (got := calculate_md5(archive)) != files.archive_md5:
-        raise BundleError(key=files.url, expected=f"md5 {files.archive_md5}", got=got)
+    if (got := _md5(path)) != md5:
+        raise BundleError(key=url, expected=f"md5 {md5}", got=got)
+
+
+def check_md5(path: Path, md5: str, whole: Path) -> None:
+    """Compares a file with its md5 sum.
+
+    Args:
+        path: the file.
+        md5: of the file as it was published.
+        whole: what to delete when it is damaged: the file, or the folder it came with.
+
+    Raises:
+        BundleError: the file is missing, truncated or corrupt.
+    """
+    try:
+        got = f"{_md5(path)} ({path.stat().st_size:,} bytes)"
+    except OSError as error:
+        got = error.strerror or str(error)
+    if not got.startswith(md5):
+        raise damaged(path, f"md5 {md5}", got, whole)
+
+
+def damaged(path: Path, expected: str, got: str, whole: Path) -> BundleError:
+    """The error about a published file that is there, and is not what was published."""
+    return BundleError(
+        "missing, truncated or corrupt",
+        key=str(path),
+        expected=expected,
+        got=got,
+        remedy=f"delete {whole} to have it downloaded again, or point dataset_path at a good copy",
+    )
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a file, unpacked if its name ends in `.gz`.
+
+    Raises:
+        OSError, EOFError, zlib.error: it cannot be read, or is cut off or damaged.
+    """
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    with gzip.open(path) as file:
+        return file.read()
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -3,21 +3,26 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from custom.data.cifar10 import FOLDER, Cifar10, official_files
+from custom.data.component import (
+    check,
+    check_choice,
+    check_folder_name,
+    check_fraction,
+    data_root,
+    is_number,
+    or_embedded,
+    place_in_roster,
+)
 from custom.data.digits import Digits
-from custom.data.download import Unavailable, download
+from custom.data.download import download
 from custom.data.image_batches import ImageSiteData, Pool
 from custom.data.image_source import ImageSource
 from custom.data.partition import Fractions, Indices, dirichlet_fractions, iid_fractions, k_classes_fractions, share_out
@@ -25,8 +30,6 @@ from custom.errors import BundleError
 from custom.learning.seed import derive
 
 MIN_TRAIN, MIN_TEST = 10, 2  # at every site; 10 is the least of which a tenth can be set aside
-
-logger = logging.getLogger(__name__)
 
 
 class ImageData:
@@ -64,16 +67,15 @@ class ImageData:
         Raises:
             BundleError: one is out of range.
         """
-        _check_choice("dataset", self.dataset, ("cifar10", "digits"))
-        _check_choice("on_missing", self.on_missing, ("embedded", "error"))
-        _check_choice("partition", self.partition, ("iid", "dirichlet", "k_classes", "none"))
-        _check_choice("augment", self.augment, (False, True))
-        path = self.dataset_path
-        _check(isinstance(path, str) and path, "dataset_path", "the path of a folder", path)
-        _check(_is_number(self.alpha) and self.alpha > 0, "alpha", "a finite number above 0", self.alpha)
-        classes, fraction = self.classes_per_site, self.validation_fraction
-        _check(type(classes) is int and 1 <= classes <= 10, "classes_per_site", "an integer from 1 to 10", classes)
-        _check(_is_number(fraction) and 0 < fraction < 1, "validation_fraction", "a number between 0 and 1", fraction)
+        check_choice("dataset", self.dataset, ("cifar10", "digits"))
+        check_choice("on_missing", self.on_missing, ("embedded", "error"))
+        check_choice("partition", self.partition, ("iid", "dirichlet", "k_classes", "none"))
+        check_choice("augment", self.augment, (False, True))
+        check_folder_name("dataset_path", self.dataset_path)
+        check(is_number(self.alpha) and self.alpha > 0, "alpha", "a finite number above 0", self.alpha)
+        classes = self.classes_per_site
+        check(type(classes) is int and 1 <= classes <= 10, "classes_per_site", "an integer from 1 to 10", classes)
+        check_fraction("validation_fraction", self.validation_fraction)
 
     def site(self, name: str, roster: Sequence[str], seed: int) -> ImageSiteData:
         """The share of site `name` among the sites of `roster`, in any order, drawn with `seed`.
@@ -83,18 +85,10 @@ class ImageData:
         """
         self.check()
         names = sorted(set(roster))
-        if self.partition != "none" and name not in names:
-            raise BundleError(
-                "this site has no share in the partition",
-                site=name,
-                key="roster",
-                expected=f"one of {', '.join(names) or 'no sites'}",
-                got=name,
-                remedy="add the site to the job, or set partition to none if it holds its own data",
-            )
+        place = 0 if self.partition == "none" else place_in_roster(name, names)
         source = self._source()
         labels = {split: source.labels(split) for split in ("train", "test")}
-        held = self._held(name, names, seed, labels, source.num_classes)
+        held = self._held(place, len(names), seed, labels, source.num_classes)
         pools = {
             split: Pool(source.images(split, rows), torch.from_numpy(labels[split][rows]))
             for split, rows in held.items()
@@ -105,33 +99,27 @@ class ImageData:
         return ImageSiteData(source, pools, rows, self.augment)
 
     def _source(self) -> ImageSource:
-        """CIFAR-10 or digits. Files that are there and damaged are an error, whatever `on_missing` says."""
+        """CIFAR-10 or digits."""
         if self.dataset == "digits":
             return Digits()
-        root = Path(os.environ.get("FLARE_DATA_ROOT") or self.dataset_path).expanduser().absolute()
+        return or_embedded(self._cifar10, Digits, self.on_missing, f"{Digits.name}, NOT ON {FOLDER}")
+
+    def _cifar10(self) -> ImageSource:
         files = official_files()
-        try:
-            return Cifar10(download(root, files), files)
-        except Unavailable as error:
-            if self.on_missing == "error":
-                raise
-            logger.warning("TRAINING ON THE EMBEDDED %s, NOT ON %s. %s", Digits.name, FOLDER, error)
-            return Digits()
+        return Cifar10(download(data_root(self.dataset_path), files), files)
 
     def _held(
-        self, name: str, roster: list[str], seed: int, labels: dict[str, NDArray[np.int64]], num_classes: int
+        self, place: int, sites: int, seed: int, labels: dict[str, NDArray[np.int64]], num_classes: int
     ) -> dict[str, Indices]:
         """The site's rows of each official split."""
         if self.partition == "none":
             return {split: np.arange(len(all_labels)) for split, all_labels in labels.items()}
-        sites = len(roster)
         draws: dict[str, Callable[[int], Fractions]] = {
             "iid": lambda _: iid_fractions(sites, num_classes),
             "dirichlet": partial(dirichlet_fractions, sites, num_classes, self.alpha),
             "k_classes": partial(k_classes_fractions, sites, num_classes, self.classes_per_site),
         }
         shares = share_out((labels["train"], labels["test"]), (MIN_TRAIN, MIN_TEST), draws[self.partition], seed)
-        place = roster.index(name)
         return {"train": shares[0][place], "test": shares[1][place]}
 
     def _split_validation(self, name: str, num_samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,16 +137,3 @@ class ImageData:
         order = np.random.default_rng(derive(seed, num_samples)).permutation(num_samples)
         validation, train = np.sort(order[:num_validation]), np.sort(order[num_validation:])
         return torch.from_numpy(train), torch.from_numpy(validation)
-
-
-def _check(good: Any, key: str, expected: str, got: object) -> None:
-    if not good:
-        raise BundleError(key=key, expected=expected, got=repr(got), remedy="correct it in config_fed_client.json")
-
-
-def _check_choice(key: str, got: object, choices: tuple[object, ...]) -> None:
-    _check(got in choices, key, "one of " + ", ".join(map(str, choices)), got)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

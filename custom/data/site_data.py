@@ -24,6 +24,9 @@ class SiteData(Protocol):
     def size(self, split: str) -> int:
         """Number of samples in `split`."""
 
+    def counts(self) -> dict[str, int]:
+        """Number of samples by split, and of whatever else the data are counted in, such as writers."""
+
     def batches(
         self, split: str, batch_size: int, device: torch.device, generator: torch.Generator | None = None
     ) -> Iterable[Batch]:

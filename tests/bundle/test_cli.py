@@ -33,7 +33,7 @@ def test_export_works_from_any_folder(cli: Cli, job: Path, tmp_path: Path) -> No
         (("report", "."), "there is no job here"),
         (("report", "missing"), "no such folder"),
         (("link", "missing"), "no such job"),
-        (("data", "mnist", "out"), "mnist: no such data set; there are: cifar10"),
+        (("data", "mnits", "out"), "mnits: no such data set; there are: cifar10, mnist, femnist"),
     ],
 )
 def test_bad_input_is_one_paragraph_and_exit_code_2(

@@ -1,0 +1,91 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""What the data components have in common: settings, the roster, and what to do when the data are not to be had."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard, TypeVar
+
+from custom.data.download import Unavailable
+from custom.errors import BundleError
+
+Source = TypeVar("Source")
+
+logger = logging.getLogger(__name__)
+
+
+def check(good: Any, key: str, expected: str, got: object) -> None:
+    """Raises BundleError about the argument `key` unless it is `good`."""
+    if not good:
+        raise BundleError(key=key, expected=expected, got=repr(got), remedy="correct it in config_fed_client.json")
+
+
+def check_choice(key: str, got: object, choices: tuple[object, ...]) -> None:
+    """Raises BundleError unless `got` is one of `choices`."""
+    check(got in choices, key, "one of " + ", ".join(map(str, choices)), got)
+
+
+def check_fraction(key: str, got: object) -> None:
+    """Raises BundleError unless `got` is in (0, 1)."""
+    check(is_number(got) and 0 < got < 1, key, "a number between 0 and 1", got)
+
+
+def check_folder_name(key: str, got: object) -> None:
+    """Raises BundleError unless `got` may be the path of a folder."""
+    check(isinstance(got, str) and got, key, "the path of a folder", got)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """A finite number, and not True or False."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def data_root(dataset_path: str) -> Path:
+    """The folder that holds data sets; the environment variable FLARE_DATA_ROOT overrides the argument."""
+    return Path(os.environ.get("FLARE_DATA_ROOT") or dataset_path).expanduser().absolute()
+
+
+def place_in_roster(name: str, roster: Sequence[str]) -> int:
+    """Place of the site among the sorted names of all sites, from 0.
+
+    Raises:
+        BundleError: it is not among them.
+    """
+    names = sorted(set(roster))
+    if name not in names:
+        raise BundleError(
+            "this site has no share in the partition",
+            site=name,
+            key="roster",
+            expected=f"one of {', '.join(names) or 'no sites'}",
+            got=name,
+            remedy="add the site to the job, or set partition to none if it holds its own data",
+        )
+    return names.index(name)
+
+
+def or_embedded(load: Callable[[], Source], embedded: Callable[[], Source], on_missing: str, names: str) -> Source:
+    """What `load` returns, or the embedded data, with a loud warning, if `on_missing` allows it.
+
+    Files that are there and damaged are an error, whatever `on_missing` says.
+
+    Args:
+        load: raises Unavailable when the data are not there and cannot be downloaded.
+        embedded: makes the data that ship with the software.
+        on_missing: `embedded` or `error`.
+        names: for the warning: the embedded data set, and what it stands in for, as in `DIGITS, NOT ON CIFAR-10`.
+
+    Raises:
+        BundleError: from `load`.
+    """
+    try:
+        return load()
+    except Unavailable as error:
+        if on_missing == "error":
+            raise
+        logger.warning("TRAINING ON THE EMBEDDED %s. %s", names, error)
+        return embedded()

@@ -1,0 +1,90 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""The images of many writers in files that are mapped into memory: converted once, opened at once.
+
+Processes on one machine share what they read of a mapped file, and give it back when memory is short.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import Timeout
+from numpy.typing import NDArray
+
+from custom.data.once import make_once
+from custom.errors import BundleError
+
+VERSION = 1  # of the files below; another number makes them anew
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What lies in a folder of the cache; the arrays are those of `custom.data.writers.Writers`."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    facts: dict[str, int]
+
+
+def open_converted(cache_dir: Path, name: str, files: Sequence[Path], convert: Callable[[Path], None]) -> Converted:
+    """Converts `files` unless that was done before, and maps the result into memory.
+
+    Args:
+        cache_dir: where the converted files are kept, each set in a folder of its own.
+        name: start of that folder's name; the rest depends on the names, sizes and times of `files`.
+        files: where the images come from.
+        convert: called once with an empty folder; writes `images.npy` there and calls `save`.
+
+    Raises:
+        BundleError: from `convert`, or the cache cannot be written or read.
+    """
+    folder = cache_dir / f"{name}-{_key(files)}"
+
+    def make(work: Path) -> Path:
+        convert(work)
+        return work
+
+    try:
+        make_once(folder, make)
+    except (OSError, Timeout) as error:
+        raise BundleError(
+            "cannot be written",
+            key=str(folder),
+            got=error,
+            remedy="set cache_dir to a folder that can be written to and has room for a byte a pixel, twice",
+        ) from error
+    try:
+        return _load(folder)
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise BundleError(
+            "a damaged file in the cache", key=str(folder), got=error, remedy=f"delete {folder} to have it made again"
+        ) from error
+
+
+def save(folder: Path, labels: NDArray[np.int64], offsets: NDArray[np.int64], **facts: int) -> None:
+    """Writes all but the images."""
+    np.save(folder / "labels.npy", labels)
+    np.save(folder / "offsets.npy", offsets)
+    (folder / "facts.json").write_text(json.dumps(facts))
+
+
+def _load(folder: Path) -> Converted:
+    images, labels = (
+        np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("images", "labels")
+    )
+    offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+    if not len(images) == len(labels) == offsets[-1]:
+        raise ValueError(f"{len(images)} images, {len(labels)} labels, {offsets[-1]} samples of writers")
+    return Converted(images, labels, offsets, json.loads((folder / "facts.json").read_text()))
+
+
+def _key(files: Sequence[Path]) -> str:
+    """Changes when a file does."""
+    facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(json.dumps([VERSION, facts]).encode()).hexdigest()[:16]

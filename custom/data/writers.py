@@ -1,0 +1,178 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Many small clients at one site: whose images are whose, and how one writer's are read.
+
+A writer is a person whose handwriting the images are, or whoever else stands for one client of cross-device learning.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from custom.data.site_data import Batch
+from custom.learning.seed import derive
+
+SUPPORT_STREAM = 1_000_003  # beyond any round, so that the random numbers are others
+
+
+@dataclass(frozen=True)
+class Writers:
+    """The images of many writers, one writer after the other.
+
+    Attributes:
+        name: of the data set, as reports call it.
+        embedded: the images ship with the software, so they are for trying things out.
+        num_classes: labels are 0 .. num_classes - 1.
+        images: uint8 of shape (samples, height, width, channels); may be mapped from a file.
+        labels: int64 of shape (samples,).
+        offsets: int64 of shape (writers + 1,); writer i has the samples offsets[i] .. offsets[i + 1] - 1.
+        mean: subtracted from pixels scaled to [0, 1].
+        std: divides them then.
+        held_out: the writers that the data set itself keeps from training, or None if it does not say.
+        skipped: writers of the source that were left out because they had too few samples.
+    """
+
+    name: str
+    embedded: bool
+    num_classes: int
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    mean: float = 0.0
+    std: float = 1.0
+    held_out: NDArray[np.int64] | None = None
+    skipped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Number of samples of each writer, of shape (writers,)."""
+        return np.diff(self.offsets)
+
+    def digest(self) -> int:
+        """Of whose samples are of which class; two data sets with the same one have the same writers."""
+        return zlib.crc32(self.labels.tobytes(), zlib.crc32(self.offsets.tobytes()))
+
+    def load(self, writer: int, device: torch.device) -> Batch:
+        """All images of one writer, float32 of shape (samples, channels, height, width), and int64 labels."""
+        rows = slice(int(self.offsets[writer]), int(self.offsets[writer + 1]))
+        pixels = torch.from_numpy(np.array(self.images[rows])).to(device).permute(0, 3, 1, 2)
+        images = pixels.float().div_(255.0).sub_(self.mean).div_(self.std)
+        return images, torch.from_numpy(np.array(self.labels[rows])).to(device)
+
+
+@dataclass(frozen=True)
+class WriterPool:
+    """Some writers that one site hosts; outside the site they are known by their place in the pool alone.
+
+    Attributes:
+        writers: all writers of the data set.
+        chosen: which of them belong to the pool, in an order that does not tell who they are.
+        seed: of the job (at a site with data of its own: of the site), from which a writer's random numbers derive, so
+            that they are the same whichever site hosts the writer.
+    """
+
+    writers: Writers
+    chosen: NDArray[np.int64]
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def num_samples(self, place: int) -> int:
+        """Of the writer at `place`."""
+        return int(self.writers.sizes()[self.chosen[place]])
+
+    def total_samples(self) -> int:
+        """Of all writers of the pool."""
+        return int(self.writers.sizes()[self.chosen].sum())
+
+    def load(self, place: int, device: torch.device) -> Batch:
+        """See `Writers.load`."""
+        return self.writers.load(int(self.chosen[place]), device)
+
+    def random_seed(self, place: int, *stream: int) -> int:
+        """A seed for the writer at `place` and one use of it, such as a round."""
+        return derive(self.seed, int(self.chosen[place]), *stream)
+
+    def support_and_query(self, place: int, support_fraction: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """A fixed division of the writer's samples: to personalise with, and to score on. Each has one at least.
+
+        Args:
+            place: of a writer with two samples or more.
+            support_fraction: of the samples, in (0, 1).
+
+        Returns:
+            Row numbers among the writer's samples, int64.
+        """
+        count = self.num_samples(place)
+        support = min(max(1, round(support_fraction * count)), count - 1)
+        generator = torch.Generator().manual_seed(self.random_seed(place, SUPPORT_STREAM))
+        order = torch.randperm(count, generator=generator)
+        return order[:support], order[support:]
+
+
+class WriterSiteData:
+    """One site's writers, as `custom.data.site_data.SiteData` and writer by writer.
+
+    Args:
+        training: the writers that take part in training.
+        held_out: writers that no training ever sees.
+        shared: all sites read the same data, and each hosts a part of the writers.
+    """
+
+    def __init__(self, training: WriterPool, held_out: WriterPool, shared: bool = False) -> None:
+        self.training, self.held_out, self.shared = training, held_out, shared
+
+    def describe(self) -> dict[str, Any]:
+        """Facts that the sites of one federation must agree on."""
+        writers = self.training.writers
+        _, height, width, channels = writers.images.shape
+        return {
+            "dataset": writers.name,
+            "embedded": writers.embedded,
+            "num_classes": writers.num_classes,
+            "input_shape": [channels, height, width],
+            # Else a writer could be held out at one site and trained on at another.
+            **({"writers": len(writers), "digest": writers.digest()} if self.shared else {}),
+        }
+
+    def size(self, split: str) -> int:
+        """Number of samples of the training writers (`train`) or of those held out (`test`); `validation` is empty."""
+        return sum(pool.total_samples() for pool in self._pools(split))
+
+    def counts(self) -> dict[str, int]:
+        """Samples by split, and writers."""
+        return {
+            "train": self.size("train"),
+            "test": self.size("test"),
+            "training_writers": len(self.training),
+            "held_out_writers": len(self.held_out),
+            "skipped_writers": self.training.writers.skipped,
+        }
+
+    def batches(
+        self, split: str, batch_size: int, device: torch.device, generator: torch.Generator | None = None
+    ) -> Iterator[Batch]:
+        """The samples of `train` or `test` writer by writer, a batch never of more than one writer."""
+        for pool in self._pools(split):
+            for place in _order(len(pool), generator).tolist():
+                images, labels = pool.load(place, device)
+                for rows in _order(len(labels), generator).split(batch_size):
+                    yield images[rows.to(device)], labels[rows.to(device)]
+
+    def _pools(self, split: str) -> tuple[WriterPool, ...]:
+        """The writers of a split; no writers are set aside for `validation`."""
+        return {"train": (self.training,), "validation": (), "test": (self.held_out,)}[split]
+
+
+def _order(count: int, generator: torch.Generator | None) -> torch.Tensor:
+    """The numbers below `count`, shuffled if there is a generator."""
+    return torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
