@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -31,12 +31,23 @@ from nvflare.app_common.app_event_type import AppEventType
 
 from custom.checks.update import Origin, Tensors, UpdateRejected, check_round, check_weight, shown
 from custom.errors import BundleError
+from custom.keys import POSITIONS
 
 
-class _Update(NamedTuple):
+class Update(NamedTuple):
+    """One site's accepted update, as received.
+
+    Attributes:
+        weight: number of samples.
+        diff: the DXO's data.
+        metrics: INITIAL_METRICS, if they are a dictionary.
+        positions: of a sparse update, where the values of `diff` belong.
+    """
+
     weight: float
     diff: Tensors
     metrics: dict[str, Any]
+    positions: dict[str, Any] | None
 
 
 def weighted_mean(updates: Iterable[tuple[float, Tensors]]) -> dict[str, NDArray[Any]]:
@@ -73,7 +84,7 @@ class WeightedAggregator(Aggregator):
         super().__init__()
         self.min_contributions = min_contributions
         self._lock = threading.Lock()  # late results are accepted while the workflow's thread aggregates
-        self._updates: dict[str, _Update] = {}
+        self._updates: dict[str, Update] = {}
 
     def check(self) -> None:
         """Looks at the settings.
@@ -83,7 +94,7 @@ class WeightedAggregator(Aggregator):
         """
         value = self.min_contributions
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            key, expected = "WeightedAggregator min_contributions", "a whole number of at least 1"
+            key, expected = f"{type(self).__name__} min_contributions", "a whole number of at least 1"
             raise BundleError(key=key, expected=expected, got=repr(value))
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -124,11 +135,27 @@ class WeightedAggregator(Aggregator):
             raise UpdateRejected("kind", origin, expected=DataKind.WEIGHT_DIFF.value, got=shown(dxo.data_kind))
         check_round(shareable.get_cookie(AppConstants.CONTRIBUTION_ROUND), current_round, origin)
         weight = check_weight(dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND), origin, max_weight=math.inf)
+        self.check_content(dxo, weight, origin, fl_ctx)
         metrics = dxo.get_meta_prop(MetaKey.INITIAL_METRICS)
+        metrics = metrics if isinstance(metrics, dict) else {}
         with self._lock:
             if site in self._updates:
                 raise UpdateRejected("duplicate", origin, "this site's update of this round was accepted before")
-            self._updates[site] = _Update(weight, dxo.data, metrics if isinstance(metrics, dict) else {})
+            self._updates[site] = Update(weight, dxo.data, metrics, dxo.get_meta_prop(POSITIONS))
+
+    def check_content(self, dxo: DXO, weight: float, origin: Origin, fl_ctx: FLContext) -> None:
+        """Refuses what `mean` cannot use.
+
+        Raises:
+            UpdateRejected: here, a sparse update: its values lie elsewhere in every site's.
+        """
+        if dxo.get_meta_prop(POSITIONS) is not None:
+            remedy = "to receive what Sparsify sends, name custom.aggregators.sparse.SparseAggregator as the aggregator"
+            raise UpdateRejected("kind", origin, expected="a dense update", got="a sparse one", remedy=remedy)
+
+    def mean(self, contributions: Mapping[str, Update], fl_ctx: FLContext) -> dict[str, NDArray[Any]]:
+        """The mean of the updates with a weight above 0; site name to update, in name order."""
+        return weighted_mean((update.weight, update.diff) for update in contributions.values())
 
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
         """The weighted mean as a WEIGHT_DIFF; an empty one, which changes nothing, if nobody had data to train on."""
@@ -142,14 +169,14 @@ class WeightedAggregator(Aggregator):
             return DXO(DataKind.WEIGHT_DIFF, data={}).to_shareable()
         if not contributions:
             self.log_warning(fl_ctx, "no site had anything to contribute; the global model stays as it is")
-        diff = weighted_mean((update.weight, update.diff) for update in contributions.values())
+        diff = self.mean(contributions, fl_ctx)
         return DXO(DataKind.WEIGHT_DIFF, data=diff, meta=_meta(contributions)).to_shareable()
 
     def reset(self, fl_ctx: FLContext) -> None:
         with self._lock:
             self._updates = {}
 
-    def _publish_stats(self, contributions: dict[str, _Update], fl_ctx: FLContext) -> None:
+    def _publish_stats(self, contributions: dict[str, Update], fl_ctx: FLContext) -> None:
         # In every round, whatever happens: ScatterAndGather keeps one context, and old stats would be read again.
         stats = compute_key_match_stats({site: update.diff.keys() for site, update in contributions.items()})
         stats[AggregationStatsKey.ROUND] = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
@@ -167,11 +194,11 @@ class WeightedAggregator(Aggregator):
         )
 
 
-def _meta(contributions: dict[str, _Update]) -> dict[str, Any]:
+def _meta(contributions: dict[str, Update]) -> dict[str, Any]:
     """Total weight and mean metrics, as plain floats: FLARE's persistor writes them into the checkpoint."""
     numbers = [
         (weight, {name: np.asarray(value, np.float64) for name, value in metrics.items() if isinstance(value, Real)})
-        for weight, _, metrics in contributions.values()
+        for weight, _, metrics, _ in contributions.values()
     ]
     meta: dict[str, Any] = {MetaKey.NUM_STEPS_CURRENT_ROUND: sum(weight for weight, _ in numbers)}
     if mean_metrics := {name: float(value) for name, value in weighted_mean(numbers).items()}:

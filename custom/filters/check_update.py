@@ -23,7 +23,9 @@ from nvflare.app_common.app_constant import AppConstants
 
 from custom.checks import update as checks
 from custom.checks.update import Origin, Tensors, UpdateRejected
+from custom.compression import wire
 from custom.errors import BundleError
+from custom.keys import POSITIONS, SAMPLES
 
 
 class _Accepted(NamedTuple):
@@ -41,8 +43,9 @@ class CheckUpdate(Filter):
         max_norm_ratio: how many times the median of recent norms an update's norm may be.
         history: how many recently accepted, non-zero norms are remembered.
         min_history: how many of them it takes before norms are compared.
-        max_weight: largest number of samples a site may claim.
-        allow_partial: whether an update may leave out tensors of the model.
+        max_weight: largest number of samples a site may claim; where InitializeGlobalWeights has asked for it, the
+            number of training samples it then reported is the limit.
+        allow_partial: whether a dense update may leave out tensors of the model; a sparse one may.
 
     Attributes:
         counts: refusals by reason since the run started.
@@ -109,7 +112,7 @@ class CheckUpdate(Filter):
         return shareable
 
     def _check(self, site: str, shareable: Shareable, fl_ctx: FLContext) -> None:
-        model, current_round = _global_model(site, fl_ctx)
+        model, current_round = global_model(site, fl_ctx)
         origin = Origin(site, current_round + 1)
         task_id = fl_ctx.get_prop(FLContextKey.TASK_ID)
         self._enter_round(fl_ctx.get_prop(FLContextKey.WORKFLOW, ""), current_round)
@@ -117,8 +120,10 @@ class CheckUpdate(Filter):
         self._check_first(origin, task_id)
         dxo = _weight_diff(shareable, origin)
         sent = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)
-        weight = checks.check_weight(sent, origin, max_weight=self.max_weight)
-        checks.check_update(dxo.data, weight, model, origin, allow_partial=self.allow_partial)
+        reported = (fl_ctx.get_prop(SAMPLES) or {}).get(site, {}).get("train")
+        cap = min(reported, self.max_weight) if checks.is_finite_number(reported) else self.max_weight
+        weight = checks.check_weight(sent, origin, max_weight=cap)
+        check_content(dxo, weight, model, origin, allow_partial=self.allow_partial)
         norm = checks.l2_norm(dxo.data)
         checks.check_norm(norm, self._norms, origin, max_norm_ratio=self.max_norm_ratio, min_history=self.min_history)
         checks.check_metrics(dxo.get_meta_prop(MetaKey.INITIAL_METRICS), origin)
@@ -155,7 +160,29 @@ class CheckUpdate(Filter):
         return make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR, headers=headers)
 
 
-def _global_model(site: str, fl_ctx: FLContext) -> tuple[Tensors, int]:
+def check_content(dxo: DXO, weight: float, model: Tensors, origin: Origin, *, allow_partial: bool = False) -> None:
+    """Compares an update, dense or sparse, with the global model; tensors that a sparse one does not mention are zero.
+
+    Args:
+        dxo: the WEIGHT_DIFF.
+        weight, model, origin, allow_partial: as in `custom.checks.update.check_update`.
+
+    Raises:
+        UpdateRejected: at the first difference.
+    """
+    positions = dxo.get_meta_prop(POSITIONS)
+    if positions is None or not dxo.data or weight == 0:
+        checks.check_update(dxo.data, weight, model, origin, allow_partial=allow_partial)
+    else:
+        wire.check(dxo.data, positions, model, origin)
+
+
+def global_model(site: str, fl_ctx: FLContext) -> tuple[Tensors, int]:
+    """The weights that the sites of this round received, and the round, counted from 0.
+
+    Raises:
+        UpdateRejected: the server has none.
+    """
     model = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)
     current_round = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
     if not isinstance(model, ModelLearnable) or model.is_empty() or not isinstance(current_round, int):

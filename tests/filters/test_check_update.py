@@ -19,8 +19,10 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.private.privacy_manager import Scope
 
 from custom.aggregators.weighted import WeightedAggregator
+from custom.compression import wire
 from custom.errors import BundleError
 from custom.filters.check_update import CheckUpdate
+from custom.keys import POSITIONS
 from tests.filters.flare_contexts import Server, submission
 
 MODEL = {"w": np.zeros(2, np.float32), "b": np.zeros(1, np.float32), "count": np.array(3, np.int64)}
@@ -175,6 +177,41 @@ def test_without_a_global_model_nothing_is_accepted(key):
 def test_partial_updates_where_a_job_allows_them():
     server, check = Server(MODEL), CheckUpdate(allow_partial=True)
     assert send(check, server, submission("site-1", 0, BIAS)).get_return_code() == ReturnCode.OK
+
+
+def sparse(site: str, current_round: int, *values: float, kept=(1,), weight: float = 1) -> Shareable:
+    payload = wire.encode(diff(*values), {"w": np.array(kept, np.int32)})
+    result = submission(site, current_round, payload.values, weight)
+    from_shareable(result).set_meta_prop(POSITIONS, payload.positions)
+    return result
+
+
+def test_a_sparse_update_is_checked_as_a_dense_one():
+    """Its norm is that of what is sent: 1 and 9, not 50; b is not sent, and not missing."""
+    server, check = Server(MODEL), CheckUpdate()
+    for site in SITES:
+        result = sparse(site, 0, 50, 1)
+        assert send(check, server, result) is result
+    server.enter(1)
+    assert send(check, server, sparse("site-1", 1, 50, 9)).get_return_code() == ReturnCode.OK
+    assert "update norm: expected at most 10" in error(send(check, server, sparse("site-2", 1, 50, 11)))
+    assert "accepted before" in error(send(check, server, sparse("site-1", 1, 50, 9)))
+    assert "weight 0, but" in error(send(check, server, sparse("site-2", 1, 50, 1, weight=0)))
+    assert "an empty update" in error(send(check, server, sparse("site-2", 1, 50, 1, kept=())))
+    assert "trained on: expected round 2" in error(send(check, server, sparse("site-2", 0, 50, 1)))
+    assert sorted(check.counts) == ["duplicate", "no_data", "norm", "stale_round", "weight"]
+
+
+def test_a_damaged_sparse_update_is_refused():
+    server, check = Server(MODEL), CheckUpdate()
+    damaged = sparse("site-2", 0, 50, 1)
+    from_shareable(damaged).get_meta_prop(POSITIONS)["tensors"]["w"][2] = b""
+    assert error(send(check, server, damaged)).startswith("site-2 round 1 w: a stream of 0 bytes")
+    not_finite = sparse("site-2", 0, 50, 1)
+    from_shareable(not_finite).data["w"][0] = math.nan
+    assert "w: 1 of 1 values are NaN" in error(send(check, server, not_finite))
+    assert check.counts == {"positions": 1, "not_finite": 1}
+    assert send(check, server, sparse("site-2", 0, 50, 1)).get_return_code() == ReturnCode.OK
 
 
 def test_start_run_forgets_everything():

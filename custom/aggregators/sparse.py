@@ -1,0 +1,172 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""The mean of sparse updates: the server's end of sparse exchange; `custom.filters.sparsify.Sparsify` is the sites'.
+
+Also the server's half of error feedback (Seide et al. 2014, https://doi.org/10.21437/Interspeech.2014-274): a site may
+forget what it sent only when it was taken, so every training task tells it of which round that is true. The task is the
+site's own copy when FLARE fires BEFORE_TASK_DATA_FILTER; so this takes no further entry in a job's JSON, works with any
+workflow, and tells no site of the others.
+
+It checks what it receives as CheckUpdate does, except weights and norms. The bytes are `custom.compression.wire`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from nvflare.apis.dxo import DXO
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.app_common.app_constant import AppConstants
+
+from custom.aggregators.weighted import Update, WeightedAggregator
+from custom.checks.update import Origin, Tensors, shown
+from custom.compression import wire
+from custom.errors import BundleError
+from custom.filters.check_update import check_content, global_model
+from custom.keys import TAKEN_ROUND
+
+ABSENT = ("zero_update", "not_counted")
+PIECE = 1 << 17  # entries averaged at a time: their float64 sums stay in the cache, and a whole tensor's take no memory
+
+
+class _Term(NamedTuple):
+    """One site's part in the mean of one tensor of n entries.
+
+    Attributes:
+        weight: number of samples.
+        values: [k], or [n] where all entries are sent.
+        indices: [k], ascending, or None where all are sent.
+        bounds: where among the k each piece of the tensor begins, and the last one ends.
+    """
+
+    weight: float
+    values: NDArray[Any]
+    indices: NDArray[Any] | None = None
+    bounds: Sequence[int] = ()
+
+
+class SparseAggregator(WeightedAggregator):
+    """Averages sparse and dense WEIGHT_DIFFs by number of samples.
+
+    Updates are held as they came, and unpacked and added up when the round ends, tensor by tensor, in float64 and in
+    site-name order. Memory: the updates, the mean (one dense model), and one tensor's indices and values of all sites.
+    Where all sites send everything, the mean is WeightedAggregator's bit for bit.
+
+    Args:
+        absent: what an entry stands for that a sparse update leaves out: `zero_update`, that the site would not change
+            it, as error feedback needs it (sum / weight of all sites); or `not_counted`, that the site has no say (mean
+            over those that sent it).
+        min_contributions: as in WeightedAggregator.
+    """
+
+    def __init__(self, absent: str = "zero_update", min_contributions: int = 1) -> None:
+        super().__init__(min_contributions)
+        self.absent = absent
+        self._taken: dict[tuple[str, str], int] = {}  # by workflow, since each has its own rounds, and site
+
+    def check(self) -> None:
+        """Raises BundleError if a setting is out of range."""
+        super().check()
+        if self.absent not in ABSENT:
+            raise BundleError(key="SparseAggregator absent", expected=" or ".join(ABSENT), got=shown(self.absent))
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Tells each site what was taken of it; for the rest, see WeightedAggregator."""
+        super().handle_event(event_type, fl_ctx)
+        if event_type == EventType.START_RUN:
+            self._taken.clear()
+        elif event_type == EventType.BEFORE_TASK_DATA_FILTER:
+            task = fl_ctx.get_prop(FLContextKey.TASK_DATA)
+            if isinstance(task, Shareable) and task.get_cookie(AppConstants.CONTRIBUTION_ROUND) is not None:
+                site = fl_ctx.get_peer_context().get_identity_name()
+                task.set_header(TAKEN_ROUND, self._taken.get((_workflow(fl_ctx), site), -1))
+
+    def check_content(self, dxo: DXO, weight: float, origin: Origin, fl_ctx: FLContext) -> None:
+        """Refuses an update that does not fit the global model, or is damaged.
+
+        Raises:
+            UpdateRejected: names site, round and tensor.
+        """
+        model, _ = global_model(origin.site, fl_ctx)
+        check_content(dxo, weight, model, origin, allow_partial=True)
+
+    def mean(self, contributions: Mapping[str, Update], fl_ctx: FLContext) -> dict[str, NDArray[Any]]:
+        """See WeightedAggregator; what is in the mean counts as taken."""
+        if not contributions:
+            return {}
+        model, current_round = global_model("", fl_ctx)
+        result = mean_of_entries(contributions, model, self.absent)
+        self._taken |= {(_workflow(fl_ctx), site): current_round for site in contributions}
+        return result
+
+
+def _workflow(fl_ctx: FLContext) -> str:
+    return str(fl_ctx.get_prop(FLContextKey.WORKFLOW, ""))
+
+
+def mean_of_entries(updates: Mapping[str, Update], model: Tensors, absent: str) -> dict[str, NDArray[Any]]:
+    """The weighted mean over those sites that have a say in an entry.
+
+    A site that sent a tensor whole or densely has a say in all of it; a dense update has none in a tensor that it
+    leaves out, and a sparse one has, for `zero_update`, in everything.
+
+    Args:
+        updates: site name to update that fits the model, with a weight above 0; added up in this order.
+        model: the global model, for shapes and dtypes.
+        absent: as in SparseAggregator.
+
+    Returns:
+        Each tensor that some update has, in the model's shape and dtype; 0 where no site has a say.
+    """
+    result = {}
+    for name, like in model.items():
+        terms = [_term(name, site, update, model) for site, update in updates.items() if name in update.diff]
+        if terms:
+            weight = None
+            if absent == "zero_update":
+                weight = sum(u.weight for u in updates.values() if u.positions is not None or name in u.diff)
+            result[name] = _mean(terms, weight, like.size, like.dtype).reshape(like.shape)
+    return result
+
+
+def _term(name: str, site: str, update: Update, model: Tensors) -> _Term:
+    if update.positions is None:
+        return _Term(update.weight, np.reshape(update.diff[name], -1))
+    indices, values = wire.decode_tensor(name, update.diff, update.positions, model, Origin(site))
+    if indices.size == model[name].size:
+        return _Term(update.weight, values)
+    starts = np.arange(0, model[name].size, PIECE, dtype=indices.dtype)
+    return _Term(update.weight, values, indices, [*np.searchsorted(indices, starts).tolist(), indices.size])
+
+
+def _mean(terms: Sequence[_Term], weight: float | None, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Sum / weight; where `weight` is None, / that of the terms that have the entry."""
+    mean = np.empty(size, dtype)
+    for number, start in enumerate(range(0, size, PIECE)):
+        stop = min(start + PIECE, size)
+        total = np.full(stop - start, -0.0)  # adds nothing, be it to the sign of a zero
+        counted = np.zeros(stop - start if weight is None else 0)
+        for term in terms:
+            where, values = _piece(term, number, start, stop)
+            total[where] += np.multiply(values, term.weight, dtype=np.float64)
+            if weight is None:
+                counted[where] += term.weight
+        if weight is None:
+            np.divide(total, counted, out=total, where=counted > 0)
+        else:
+            total /= weight
+        mean[start:stop] = total
+    return mean
+
+
+def _piece(term: _Term, number: int, start: int, stop: int) -> tuple[Any, NDArray[Any]]:
+    """Which of the entries from `start` to `stop` the term has, and their values."""
+    if term.indices is None:
+        return slice(None), term.values[start:stop]
+    part = slice(term.bounds[number], term.bounds[number + 1])
+    return term.indices[part] - start, term.values[part]
