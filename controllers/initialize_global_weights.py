@@ -213,6 +213,7 @@ class InitializeGlobalWeights(Controller):
             self.log_warning(fl_ctx, f"the sites train on embedded data: {info['dataset']}")
         run_dir = Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id()))
         samples = {site: reply.get_meta_prop(SAMPLES) or {} for site, reply in ordered}
+        fl_ctx.set_prop(SAMPLES, samples, private=True, sticky=True)
         progress.append(run_dir, "initialized", method=method, source=source, dataset=info, samples=samples)
 
 

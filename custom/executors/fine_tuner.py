@@ -28,7 +28,7 @@ from custom.learning.evaluate import EVALUATION_BATCH, evaluate
 from custom.learning.fine_tune import FineTuned, compile_pattern, fine_tune, only_training, pull_towards
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
-from custom.learning.train import LocalBudget, check_rates
+from custom.learning.train import LocalBudget, check_counts, check_rates
 from custom.learning.weights import get_weights, load_weights, set_weights
 
 FINE_TUNE_STREAM, LOCAL_ONLY_STREAM = 1_000_001, 1_000_002  # beyond any round, so that the random numbers are others
@@ -92,8 +92,7 @@ class FineTuner(SiteTask):
                 raise BundleError(key=key, expected="true or false", got=repr(getattr(self, key)))
         check_rates(local_lr=self.local_lr, momentum=self.momentum, weight_decay=self.weight_decay)
         check_rates(proximal=self.proximal)
-        if not isinstance(self.patience, int) or self.patience < 1:
-            raise BundleError(key="patience", expected="an integer of at least 1", got=repr(self.patience))
+        check_counts(patience=self.patience)
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Says before any training what will make fine-tuning fail."""

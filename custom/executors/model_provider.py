@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
@@ -10,10 +11,12 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
+from custom.data.writers import WriterSiteData
 from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask
 from custom.executors.trainer import local_model_path
 from custom.keys import DATA_INFO, SAMPLES
+from custom.learning.train_writers import check_trainable
 from custom.learning.weights import Weights, get_weights, load_weights
 
 
@@ -39,11 +42,45 @@ class ModelProvider(SiteTask):
                 raise BundleError("has no model to submit: it has not trained in this job", site=site.name)
             return DXO(DataKind.WEIGHTS, data=load_weights(path)).to_shareable()
         info = site.data.describe()
+        check_fits(site)
+        if isinstance(site.data, WriterSiteData):
+            check_trainable(site.model)
         if info["embedded"]:
             self.log_warning(fl_ctx, f"trains on embedded data: {info['dataset']}")
         meta = {
             DATA_INFO: info,
-            SAMPLES: {split: site.data.size(split) for split in ("train", "validation", "test")},
+            SAMPLES: site.data.counts(),
             MetaKey.NUM_STEPS_CURRENT_ROUND: site.data.size("train"),
         }
         return DXO(DataKind.WEIGHTS, data=self._built, meta=meta).to_shareable()
+
+
+@torch.inference_mode()
+def check_fits(site: Site) -> None:
+    """Runs the model on one sample, since what does not fit would else be found out in the first round.
+
+    Raises:
+        BundleError: the model does not take the site's data, or has fewer outputs than they have classes.
+    """
+    info = site.data.describe()
+    sample = next(iter(site.data.batches("train", 1, site.device)), None)
+    if sample is None:
+        return
+    try:
+        outputs = site.model.eval()(sample[0]).shape[-1]
+    except RuntimeError as error:
+        raise BundleError(
+            site=site.name,
+            key="model",
+            expected=f"a model for {info['dataset']}, samples of shape {info['input_shape']}",
+            got=f"{type(site.model).__name__} ({str(error).splitlines()[0]})",
+            remedy="choose another model or dataset",
+        ) from error
+    if outputs < info["num_classes"]:
+        raise BundleError(
+            site=site.name,
+            key="num_classes",
+            expected=f"a model with {info['num_classes']} outputs, as many as {info['dataset']} has classes",
+            got=outputs,
+            remedy=f"set num_classes={info['num_classes']}",
+        )

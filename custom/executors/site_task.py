@@ -7,6 +7,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from nvflare.apis.event_type import EventType
@@ -100,16 +101,7 @@ class SiteTask(Executor):
     def _site(self, fl_ctx: FLContext) -> Site:
         engine = fl_ctx.get_engine()
         name = fl_ctx.get_identity_name()
-        found = {}
-        for component_id in (self.data_id, self.model_id, self.seed_id):
-            found[component_id] = engine.get_component(component_id)
-            if found[component_id] is None:
-                raise BundleError(
-                    site=name,
-                    key=component_id,
-                    expected="a component with this id in config_fed_client.json",
-                    got="none",
-                )
+        found = {key: needed_component(fl_ctx, key) for key in (self.data_id, self.model_id, self.seed_id)}
         clients = (fl_ctx.get_prop(FLContextKey.JOB_META) or {}).get(JobMetaKey.JOB_CLIENTS) or []
         roster = tuple(sorted(client["name"] for client in clients))
         if name not in roster:
@@ -134,6 +126,19 @@ class SiteTask(Executor):
             device=device,
             run_dir=Path(engine.get_workspace().get_run_dir(fl_ctx.get_job_id())),
         )
+
+
+def needed_component(fl_ctx: FLContext, component_id: str) -> Any:
+    """The component with that id; raises BundleError if there is none."""
+    component = fl_ctx.get_engine().get_component(component_id)
+    if component is None:
+        raise BundleError(
+            site=fl_ctx.get_identity_name(),
+            key=component_id,
+            expected="a component with this id in config_fed_client.json",
+            got="none",
+        )
+    return component
 
 
 def log_foreign_origin(component: FLComponent, fl_ctx: FLContext) -> None:

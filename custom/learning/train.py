@@ -29,10 +29,8 @@ class LocalBudget:
 
     def check(self, epochs_key: str = "local_epochs", steps_key: str = "local_steps") -> None:
         """Raises BundleError, which names the argument by the given keys, if a number is out of range."""
-        numbers = {epochs_key: self.local_epochs, steps_key: self.local_steps, "batch_size": self.batch_size}
-        for key, value in numbers.items():
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise BundleError(key=key, expected="an integer of at least 1", got=repr(value))
+        steps = {} if self.local_steps is None else {steps_key: self.local_steps}
+        check_counts(**{epochs_key: self.local_epochs}, **steps, batch_size=self.batch_size)
 
     def passes(self, data: SiteData) -> int:
         """How many passes over the site's data the budget begins."""
@@ -51,6 +49,13 @@ class LocalBudget:
     def batches(self, data: SiteData, device: torch.device, generator: torch.Generator) -> Iterator[Batch]:
         """The training batches of one round."""
         return chain.from_iterable(self.epochs(data, device, generator))
+
+
+def check_counts(**counts: int) -> None:
+    """Raises BundleError, which names the argument, if one is not an integer of at least 1."""
+    for key, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise BundleError(key=key, expected="an integer of at least 1", got=repr(value))
 
 
 def check_rates(**rates: float) -> None:

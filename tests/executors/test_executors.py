@@ -1,6 +1,7 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_initial_weights_come_with_facts_about_the_data(engine: Engine) -> None:
     reply = from_shareable(execute(engine, provider, "get_weights", Shareable()))
     assert np.array_equal(reply.data["weight"], engine.components["model"].weight.detach().numpy())
     assert reply.get_meta_prop(DATA_INFO)["dataset"] == "points"
-    assert reply.get_meta_prop(SAMPLES) == {"train": 12, "validation": 12, "test": 12}
+    assert reply.get_meta_prop(SAMPLES) == {"train": 12, "validation": 12, "test": 12, "points": 12}
 
 
 @pytest.mark.parametrize(("split", "prefix"), [("validation", "val_"), ("test", "test_"), (None, "test_")])
@@ -164,3 +165,17 @@ def test_a_site_without_samples_has_nothing_to_contribute(engine: Engine) -> Non
     assert update.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND) == 0
     reply = execute(engine, Validator(), "validate", message)
     assert "site-2 test split: has no samples" in reply.get_header(ReservedHeaderKey.ERROR)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (nn.Linear(3, 2), r"site-2 model: expected a model for points, samples of shape \[2\], got Linear \(.*mat1"),
+        (nn.Linear(2, 1), "site-2 num_classes: expected a model with 2 outputs.*set num_classes=2"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_data_is_named_before_any_training(engine, model, reason) -> None:
+    engine.components["model"] = model
+    reply = execute(engine, ModelProvider(), "get_weights", Shareable())
+    assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+    assert re.search(reason, reply.get_header(ReservedHeaderKey.ERROR))
