@@ -25,12 +25,19 @@ class Component:
         scopes: the ids, tasks or names that may stand before the dot of a key.
         path: the class.
         arguments: the `args` object itself: what is written there changes the job.
+        id: what other components call it; empty if it has none.
     """
 
     side: str
     scopes: tuple[str, ...]
     path: str
     arguments: dict[str, Any]
+    id: str = ""
+
+    def is_twin(self, other: Component) -> bool:
+        """Are they the same component, one at the server and one at the sites? What is set there must agree."""
+        same = (self.id, self.path) == (other.id, other.path)
+        return same and self.id != "" and self.side != other.side and self.path.startswith(OWN)
 
     def keys(self, argument: str) -> set[str]:
         """All keys that name `argument` of this component."""
@@ -89,7 +96,7 @@ def _with_nested(side: str, scopes: tuple[str, ...], entry: dict[str, Any]) -> I
     if "path" not in entry:
         return
     arguments = entry.setdefault("args", {})
-    yield Component(side, scopes or (_module(entry),), str(entry["path"]), arguments)
+    yield Component(side, scopes or (_module(entry),), str(entry["path"]), arguments, str(entry.get("id", "")))
     for name, value in arguments.items():
         if isinstance(value, dict) and "path" in value:
             yield from _with_nested(side, (name, *(f"{scope}.{name}" for scope in scopes)), value)

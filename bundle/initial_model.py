@@ -13,7 +13,8 @@ from custom.errors import BundleError
 
 INITIAL_MODEL = "initial_model"  # the argument
 IN_JOB = "initial_model.pt"
-GLOBAL_MODEL = "app_server/FL_global_model.pt"
+# The final one, and that of perfedavg without meta-learning.
+GLOBAL_MODELS = ("app_server/FL_global_model.pt", "app_server/fed_avg_model.pt")
 WORKFLOW = "InitializeGlobalWeights"
 
 
@@ -48,18 +49,21 @@ def _copy(source: Path, copy: Path) -> None:
         shutil.copyfile(source, copy)
         return
     run = find_run(source)
-    try:
-        if run.archive:
-            with zipfile.ZipFile(run.archive) as archive, archive.open(GLOBAL_MODEL) as model, copy.open("wb") as file:
-                shutil.copyfileobj(model, file)
-        else:
-            shutil.copyfile(run.folder / GLOBAL_MODEL, copy)
-    except (FileNotFoundError, KeyError) as error:
-        raise BundleError(
-            f"job {run.job_id} left no {GLOBAL_MODEL} in {run.archive or run.folder}",
-            key=f"--set {INITIAL_MODEL}={source}",
-            remedy="give the file itself, or the folder of a job that finished a round",
-        ) from error
+    for name in GLOBAL_MODELS:
+        try:
+            if run.archive:
+                with zipfile.ZipFile(run.archive) as archive, archive.open(name) as model, copy.open("wb") as file:
+                    shutil.copyfileobj(model, file)
+            else:
+                shutil.copyfile(run.folder / name, copy)
+        except (FileNotFoundError, KeyError):
+            continue
+        return
+    raise BundleError(
+        f"job {run.job_id} left no {GLOBAL_MODELS[0]} in {run.archive or run.folder}",
+        key=f"--set {INITIAL_MODEL}={source}",
+        remedy="give the file itself, or the folder of a job that finished a round",
+    )
 
 
 def _check_loads(copy: Path, source: str) -> None:

@@ -8,13 +8,18 @@ import time
 from typing import TextIO
 
 from bundle.events import Event
+from bundle.live_lines import AS_LINES, failed_part, held_out_line, losses_part, writers_part
 from bundle.report.model import weighted_mean
+from bundle.report.phases import Phases
 from bundle.report.reading import received_score
-from bundle.report.wording import human_bytes, human_seconds, points
+from bundle.report.wording import human_bytes, human_seconds
 
 PHASES = {
     "pre_train": "comparing the sites' models and data",
     "scatter_and_gather": "training",
+    "fed_avg": "training on the sites' writers",
+    "meta_train": "training a model that writers can make their own",
+    "personalize": "held-out writers make the global model their own",
     "closing_validation": "scoring the last global model",
     "fine_tune": "every site makes the global model its own",
     "cross_site_validate": "scoring every model at every site",
@@ -38,6 +43,7 @@ class Live:
         self.started = self._last_output = time.monotonic()
         self._seconds: list[float] = []
         self._last_score: float | None = None
+        self._phases = Phases()
         self._open_line = False
 
     def show(self, event: Event) -> None:
@@ -48,16 +54,14 @@ class Live:
             self.line(f"{event.get('workflow')}: {self.phase}")
         elif kind == "job_started":
             self.line(f"job {event.get('job')} started at {', '.join(sorted(event.get('sites', [])))}")
-        elif kind == "initialized":
-            self._initialized(event)
+        elif kind in AS_LINES:
+            self.line(AS_LINES[kind](event))
         elif kind == "round":
             self._round(event)
         elif kind == "validation":
             self._score(
                 weighted_mean(event.get("sites", {}), event.get("samples", {})), f"after round {event.get('round')}"
             )
-        elif kind == "fine_tuned":
-            self._fine_tuned(event)
         elif kind == "site_error":
             self._problem(f"{event.get('site')} at {event.get('task')}: {event.get('reason')}")
         elif kind in ("fatal", "warning"):
@@ -90,39 +94,26 @@ class Live:
         self.out.write(text)
         self.out.flush()
 
-    def _initialized(self, event: Event) -> None:
-        data = event.get("dataset") or {}
-        embedded = "  (EMBEDDED data set, for trying things out)" if data.get("embedded") else ""
-        train = sum(sizes.get("train", 0) for sizes in (event.get("samples") or {}).values())
-        source = event.get("source")
-        self.line(
-            f"initial model: {event.get('method')}"
-            + (f" ({source})" if source else "")
-            + f"; data: {data.get('dataset')}, {train} training samples{embedded}"
-        )
-
     def _round(self, event: Event) -> None:
-        number, planned = event["round"], event.get("num_rounds", 0)
-        self._score(received_score(event).aggregate, f"after round {number - 1}" if number > 1 else "at the start")
+        number, planned, task = event["round"], event.get("num_rounds", 0), str(event.get("task") or "train")
+        if self._phases.task not in (None, event.get("task")):
+            self._seconds = []  # another task takes another time
+        behind = self._phases.position(event) - 1
+        self._score(received_score(event).aggregate, f"after round {behind}" if behind else "at the start")
+        if line := held_out_line(event, behind):
+            self.line(line)
         self._seconds.append(float(event.get("seconds", 0)))
-        sites = event.get("sites", {})
-        trained = [(site, facts.get("train", {}).get("train_loss")) for site, facts in sorted(sites.items())]
-        losses = "  ".join(f"{site} {loss:.3f}" for site, loss in trained[:6] if loss is not None)
         recent = self._seconds[-RECENT_ROUNDS:]
         left = max(planned - number, 0) * sum(recent) / len(recent)
+        writers = writers_part(event)
+        named = bool(writers) or task != "train"
         self.line(
-            f"round {number}/{planned}  {len(sites)} sites{_failed(event)}"
-            + (f"  train_loss {losses}" if losses else "")
+            (f"{task} " if named else "")
+            + f"round {number}/{planned}  {len(event.get('sites', {}))} sites{failed_part(event)}"
+            + (writers or losses_part(event))
             + f"  up {human_bytes(event.get('upload_bytes', 0))}  {float(event.get('seconds', 0)):.1f} s"
-            + (f"  about {human_seconds(left)} of training left" if left else "")
+            + (f"  about {human_seconds(left)} of {f'{task} rounds' if named else 'training'} left" if left else "")
         )
-
-    def _fine_tuned(self, event: Event) -> None:
-        summary = event.get("summary") or {}
-        before, after = (summary.get(kind, {}).get("mean") for kind in ("global", "personal"))
-        scores = "" if before is None or after is None else f": test_accuracy {before:.3f} -> {after:.3f}"
-        gain = f" ({points(after - before)} points)" if scores else ""
-        self.line(f"personal models of {len(event.get('sites', {}))} sites{scores}{gain}{_failed(event)}")
 
     def _score(self, metrics: dict[str, float], when: str) -> None:
         names = sorted(metrics, key=lambda name: ("accuracy" not in name, name))
@@ -132,7 +123,3 @@ class Live:
         change = "" if self._last_score is None else f" ({value - self._last_score:+.3f})"
         self._last_score = value
         self.line(f"global model {when}: {names[0]} {value:.3f}{change}")
-
-
-def _failed(event: Event) -> str:
-    return "".join(f"  {site} FAILED" for site in sorted(event.get("failed") or {}))

@@ -44,7 +44,7 @@ def run(
     _check_workspace(where)
     with tempfile.TemporaryDirectory(prefix="flare-bundle-") as temporary:
         job = export(name_or_path, Path(temporary, name), assignments)
-        _check_sites(job, sites, threads)
+        check_sites(job, sites, threads)
         where.parent.mkdir(parents=True, exist_ok=True)
         print(f"job {job.name}: {sites} sites, {threads} at a time, in FLARE's simulator")
         print(f"workspace {where}")
@@ -110,7 +110,7 @@ def _check_workspace(workspace: Path) -> None:
         raise BundleError("FLARE's simulator cannot have blanks in its path", key=f"-w {workspace}")
 
 
-def _check_sites(job: Job, sites: int, threads: int) -> None:
+def check_sites(job: Job, sites: int, threads: int) -> None:
     if sites < 1:
         raise BundleError(key=f"-n {sites}", expected="1 or more sites", got=sites)
     if not 1 <= threads <= sites:

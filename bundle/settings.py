@@ -49,14 +49,15 @@ def apply(configs: dict[Path, dict[str, Any]], values: dict[str, Any]) -> None:
         BundleError: a key is unknown or ambiguous, or a value has the wrong type. Nothing is changed then.
     """
     parts = components(configs)
-    changes = [(*_find(key, parts), value) for key, value in values.items()]
-    for (component, argument, value), key in zip(changes, values, strict=True):
+    changes = [(*match, value, key) for key, value in values.items() for match in _find(key, parts)]
+    for component, argument, value, key in changes:
         _check_type(component, argument, value, key)
-    for component, argument, value in changes:
+    for component, argument, value, _ in changes:
         component.arguments[argument] = value
 
 
-def _find(key: str, parts: Sequence[Component]) -> Match:
+def _find(key: str, parts: Sequence[Component]) -> list[Match]:
+    """The argument that `key` names: of one component, or of the same one at the server and at the sites."""
     present = [(part, argument) for part in parts for argument in part.arguments]
     matches = [match for match in present if key in match[0].keys(match[1])]
     if not matches:
@@ -64,14 +65,18 @@ def _find(key: str, parts: Sequence[Component]) -> Match:
         matches = [match for match in possible if key in match[0].keys(match[1])]
         if not matches:
             raise _unknown(key, present + possible)
-    if len(matches) > 1:
-        keys = _distinct_keys(matches)
-        raise BundleError(
-            f"{len(matches)} components of the job have it: {', '.join(keys)}",
-            key=f"--set {key}",
-            remedy="name the one you mean",
-        )
-    return matches[0]
+    part, argument = matches[0]
+    if len(matches) == 1:  # its twin may leave the argument to its default
+        twins = [twin for twin in parts if part.is_twin(twin) and key in twin.keys(argument)]
+        return matches + [(twin, argument) for twin in twins if argument in twin.parameters()]
+    if len(matches) == 2 and part.is_twin(matches[1][0]):
+        return matches
+    keys = _distinct_keys(matches)
+    raise BundleError(
+        f"{len(matches)} components of the job have it: {', '.join(keys)}",
+        key=f"--set {key}",
+        remedy="name the one you mean",
+    )
 
 
 def _distinct_keys(matches: Sequence[Match]) -> list[str]:

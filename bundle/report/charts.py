@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bundle.report.drawing import BLUE, GREEN, GREY, SITE_COLOURS, Draw, svg
-from bundle.report.model import Report
+from bundle.report.gains import mark_tasks
+from bundle.report.model import COUNTS, Report
 from bundle.report.wording import model_name
 
 SMALLEST_SPAN = 0.2  # of the heat map's colours
@@ -17,7 +18,7 @@ MOST_LABELLED_SITES = len(SITE_COLOURS)
 def charts(report: Report) -> list[tuple[str, str]]:
     """Title and SVG of each chart that the report has data for."""
     found = []
-    names = sorted({name for row in report.rounds for name in row.aggregate})
+    names = sorted({name for row in report.rounds for name in row.aggregate} - set(COUNTS))
     key = report.key_metric()
     for metric in sorted(names, key=lambda name: (name != key, "accuracy" not in name, name)):
         found.append((f"{metric} by round", svg(_curve(report, metric), f"{metric} by round")))
@@ -32,7 +33,7 @@ def charts(report: Report) -> list[tuple[str, str]]:
 
 def _curve(report: Report, metric: str) -> Draw:
     start = [(0, report.initial)] if report.initial and metric in report.initial.aggregate else []
-    scores = [*start, *((row.round, row) for row in report.rounds)]
+    scores = [*start, *((row.position, row) for row in report.rounds)]
     names = sorted({site for _, score in scores for site in score.sites})
 
     def draw(figure: Any, axes: Any) -> None:
@@ -47,6 +48,7 @@ def _curve(report: Report, metric: str) -> Draw:
         axes.set_xlabel("round" + (" (0: initial model)" if start else ""))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(y=0.12)
+        mark_tasks(axes, report.task_starts(), at_top=True)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=4, columnspacing=1.2, handlelength=1.4)
 
     return draw
@@ -57,7 +59,7 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 
 def _bytes(report: Report) -> Draw:
-    rounds = [row.round for row in report.rounds]
+    rounds = [row.position for row in report.rounds]
     scale, unit = next(
         ((s, u) for s, u in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if max(_both(report)) >= s), (1.0, "B")
     )
@@ -71,6 +73,7 @@ def _bytes(report: Report) -> Draw:
         axes.set_xlabel("round")
         axes.set_ylabel(unit)
         axes.grid(axis="x", visible=False)
+        mark_tasks(axes, report.task_starts(), at_top=True)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
 

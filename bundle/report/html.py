@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from bundle.report import personal
+from bundle.report import held_out, personal
 from bundle.report.before_after import before_after
 from bundle.report.charts import charts
+from bundle.report.elements import cards, paragraph, table
 from bundle.report.model import Report, Round, Score
 from bundle.report.wording import (
     embedded_warning,
@@ -20,14 +21,20 @@ from bundle.report.wording import (
     split_names,
     status_line,
 )
+from bundle.report.writers_page import held_out_section, training_section
 
 
 def to_html(report: Report) -> str:
     """The page. All names and reasons are escaped: they come from the sites."""
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     title = escape(f"{report.job or 'job'}: {report.status}")
-    sections = [_header(report), _notices(report), _facts(report), _charts(report), _rounds(report)]
-    sections += [_personal(report), _cross_site(report), _samples(report), _models(report), _footer(report)]
+    sections = [_header(report), _notices(report), _facts(report), _charts(report)]
+    sections += [
+        training_section(report) if report.writers else _rounds(report),
+        _personal(report),
+        held_out_section(report),
+    ]
+    sections += [_cross_site(report), _samples(report), _models(report), _footer(report)]
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
@@ -58,7 +65,14 @@ def _notices(report: Report) -> str:
 
 def _facts(report: Report) -> str:
     done = f"{len(report.rounds)} of {report.num_rounds}" if report.num_rounds else str(len(report.rounds))
-    facts = [("Rounds", done, ""), ("Sites", str(len(report.site_names)), "")]
+    by_task = [f"{sum(row.task == task for row in report.rounds)} {task}" for task in report.tasks]
+    facts = [
+        ("Rounds", done, ", ".join(by_task) if len(by_task) > 1 else ""),
+        ("Sites", str(len(report.site_names)), ""),
+    ]
+    if report.writers and (summary := report.writers.result["summary"]):
+        before, after = (number(summary[when]["accuracy"]["mean"]) for when in held_out.WORDS)
+        facts.insert(0, ("Personalised accuracy", after, f"{before} before, {summary['writers']} held-out writers"))
     if report.best:
         facts.insert(
             0, (f"Best {report.best['metric']}", number(report.best["value"]), f"round {report.best['round']}")
@@ -76,8 +90,8 @@ def _facts(report: Report) -> str:
 
 
 def _charts(report: Report) -> str:
-    cards = "\n".join(f'<div class="card"><h3>{escape(title)}</h3>\n{svg}</div>' for title, svg in charts(report))
-    return f'<h2>Curves</h2>\n<div class="charts">\n{cards}\n</div>' if cards else ""
+    drawn = charts(report)
+    return f"<h2>Curves</h2>\n{cards(drawn)}" if drawn else ""
 
 
 def _rounds(report: Report) -> str:
@@ -89,30 +103,17 @@ def _rounds(report: Report) -> str:
     if report.initial:
         rows.append(("", ["start", *_values(report.initial, metric, names), "", "", ""]))
     for row in report.rounds:
-        best = bool(report.best and report.best["round"] == row.round)
         costs = [f"{row.seconds:.1f}", human_bytes(row.upload_bytes), human_bytes(row.download_bytes)]
-        rows.append(("best" if best else "", [str(row.round), *_values(row, metric, names), *costs]))
+        label = f"{row.task} {row.round}" if len(report.tasks) > 1 else str(row.round)
+        rows.append(("best" if report.is_best(row) else "", [label, *_values(row, metric, names), *costs]))
     header = ["round", "all sites", *names, "seconds", "up", "down"]
-    return f"<h2>{escape(metric or 'Rounds')} of the global model after each round</h2>\n{_table(header, rows)}"
+    return f"<h2>{escape(metric or 'Rounds')} of the global model after each round</h2>\n{table(header, rows)}"
 
 
 def _values(score: Score, metric: str, names: Sequence[str]) -> list[str]:
     failed = score.failed if isinstance(score, Round) else {}
     cells = [number(score.aggregate.get(metric))]
     return cells + [number(score.sites.get(n, {}).get(metric)) + (" failed" if n in failed else "") for n in names]
-
-
-def _table(header: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], kind: str = "") -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    lines = []
-    for row_class, cells in rows:
-        tds = "".join(
-            f'<td class="failed">{escape(cell)}</td>' if cell.endswith(" failed") else f"<td>{escape(cell)}</td>"
-            for cell in cells
-        )
-        lines.append(f'<tr class="{row_class}">{tds}</tr>' if row_class else f"<tr>{tds}</tr>")
-    top = f"<thead><tr>{head}</tr></thead>" if header else ""
-    return f'<div class="card scroll"><table class="{kind}">{top}<tbody>' + "\n".join(lines) + "</tbody></table></div>"
 
 
 def _personal(report: Report) -> str:
@@ -122,8 +123,8 @@ def _personal(report: Report) -> str:
     if report.personalization["sites"]:
         header, *rows = personal.table_rows(report.personalization)
         parts.append(f'<div class="card">{before_after(report.personalization)}</div>')
-        parts.append(_table(header, [("total" if row[0] == personal.ALL_SITES else "", row) for row in rows]))
-    return "\n".join([*parts, *(f"<p>{escape(note)}</p>" for note in personal.notes(report.personalization))])
+        parts.append(table(header, [("total" if row[0] == personal.ALL_SITES else "", row) for row in rows]))
+    return "\n".join([*parts, *map(paragraph, personal.notes(report.personalization))])
 
 
 def _cross_site(report: Report) -> str:
@@ -135,18 +136,18 @@ def _cross_site(report: Report) -> str:
         ("", [model_name(report, model), *(number(sites.get(name, {}).get(metric)) for name in names)])
         for model, sites in report.cross_site.items()
     ]
-    return f"<h2>{escape(metric)} of each model at each site</h2>\n{_table(['model', *names], rows)}"
+    return f"<h2>{escape(metric)} of each model at each site</h2>\n{table(['model', *names], rows)}"
 
 
 def _samples(report: Report) -> str:
-    splits = split_names(report)
+    splits = [*split_names(report), *held_out.count_names(report)]
     rows = [("", [site, *(str(sizes.get(split, "-")) for split in splits)]) for site, sizes in report.samples.items()]
-    return f"<h2>Samples</h2>\n{_table(['site', *splits], rows)}" if rows else ""
+    return f"<h2>Samples</h2>\n{table(['site', *(split.replace('_', ' ') for split in splits)], rows)}" if rows else ""
 
 
 def _models(report: Report) -> str:
     rows = [("", [kind, path]) for kind, path in report.models.items()]
-    return f"<h2>Models</h2>\n{_table([], rows, 'paths')}" if rows else ""
+    return f"<h2>Models</h2>\n{table([], rows, 'paths')}" if rows else ""
 
 
 def _footer(report: Report) -> str:

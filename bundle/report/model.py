@@ -6,8 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from bundle.report.writers import Writers
+
 Metrics = dict[str, float]
 Sites = dict[str, Metrics]
+COUNTS = ("writers", "dropped_writers")  # of a training round; their aggregate is the sum
 
 
 @dataclass
@@ -23,14 +26,20 @@ class Round(Score):
     """One round; the validation metrics are those of the global model AFTER it.
 
     Attributes:
-        round: counted from 1.
+        task: what the sites were asked to do.
+        round: counted from 1, in most jobs anew for each task.
+        num_rounds: that were planned for this task.
+        position: rounds of training behind the model after this one, those of earlier tasks included.
         seconds: from the round's start to its end at the server.
         upload_bytes: received from all sites.
         download_bytes: sent to all sites.
         failed: the reason by site.
     """
 
+    task: str = "train"
     round: int = 0
+    num_rounds: int = 0
+    position: int = 0
     seconds: float = 0.0
     upload_bytes: int = 0
     download_bytes: int = 0
@@ -51,7 +60,7 @@ class Report:
         job_id: FLARE's id.
         folder: where it was read.
         site_names: the roster, sorted.
-        num_rounds: rounds that were planned; 0 if no round was.
+        num_rounds: rounds that were planned, of all tasks; 0 if no round was.
         seconds: from the first event to the last.
         dataset: what the sites said of their data, or None.
         samples: number of samples, by site and split.
@@ -59,6 +68,7 @@ class Report:
         cross_site: metrics by model and site.
         personalization: what fine-tuning came to, as in fine_tune.json; and `elsewhere`, if personal models are shared:
             see `bundle.report.personal`. None if there was no fine-tuning.
+        writers: what personalising came to for writers that no training saw, or None: see `bundle.report.writers`.
         best: `{"round", "metric", "value"}` of the best global model, or None.
         status: `completed`, `completed without SITE`, `failed` or `incomplete`.
         errors: what went wrong, the first cause first.
@@ -78,6 +88,7 @@ class Report:
     rounds: list[Round] = field(default_factory=list)
     cross_site: dict[str, Sites] = field(default_factory=dict)
     personalization: dict[str, Any] | None = None
+    writers: Writers | None = None
     best: dict[str, Any] | None = None
     status: str = "incomplete"
     errors: list[str] = field(default_factory=list)
@@ -94,11 +105,27 @@ class Report:
         """Was any result got on the small embedded data set instead of the one that was asked for?"""
         return bool(self.dataset and self.dataset.get("embedded"))
 
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that had rounds, in their order: more than one where one workflow trains after another."""
+        return list(dict.fromkeys(row.task for row in self.rounds))
+
+    def task_starts(self) -> list[tuple[int, str]]:
+        """For each of `tasks` the rounds of training before its first."""
+        return [(next(row.position for row in self.rounds if row.task == task) - 1, task) for task in self.tasks]
+
+    def is_best(self, row: Round) -> bool:
+        """Was the global model after that round the best? False where several tasks had a round of that number."""
+        return bool(self.best and self.best["round"] == row.round and len(self.tasks) == 1)
+
+    def metrics(self) -> list[str]:
+        """The metrics that any global model has, by name; no counts."""
+        scores = [*self.rounds, *([self.initial] if self.initial else [])]
+        return sorted({name for score in scores for name in score.aggregate} - set(COUNTS))
+
     def key_metric(self) -> str:
         """The metric to show first: that of model selection, else an accuracy, else any."""
-        names = sorted(
-            {name for score in (*self.rounds, *([self.initial] if self.initial else [])) for name in score.aggregate}
-        )
+        names = self.metrics()
         if self.best and self.best.get("metric") in names:
             return str(self.best["metric"])
         return _prefer(names, "val_accuracy")
@@ -115,9 +142,9 @@ class Report:
             "job": self.job,
             "dataset": self.dataset,
             "initial": {"sites": self.initial.sites, "aggregate": self.initial.aggregate} if self.initial else None,
-            "rounds": [row.to_json() for row in self.rounds],
+            "rounds": [({"task": row.task} if len(self.tasks) > 1 else {}) | row.to_json() for row in self.rounds],
             "cross_site": self.cross_site,
-            "personalization": self.personalization,
+            "personalization": self.writers.to_json() if self.writers else self.personalization,
             "best": self.best,
             "status": self.status,
             "errors": self.errors,

@@ -12,15 +12,18 @@ from typing import Any
 from bundle.events import Event, read_events
 from bundle.report.causes import first_cause
 from bundle.report.locate import Run, find_run
-from bundle.report.model import Report, Round, Score, Sites, weighted_mean
+from bundle.report.model import COUNTS, Metrics, Report, Round, Score, Sites, weighted_mean
 from bundle.report.outcome import judge, what_went_wrong
 from bundle.report.personal import elsewhere, latest
+from bundle.report.phases import Phases
+from bundle.report.writers import read_writers
 from custom.progress import FILE_NAME
 
 CROSS_SITE = Path("cross_site_val/cross_val_results.json")
 MODELS = {
     "final global model": "app_server/FL_global_model.pt",
     "best global model": "app_server/best_FL_global_model.pt",
+    "global model of federated averaging": "app_server/fed_avg_model.pt",
 }
 TEXT_SUFFIXES = (".json", ".jsonl", ".txt", ".log")
 
@@ -79,6 +82,7 @@ def build(events: list[Event]) -> Report:
     best = by_kind.get("best", [])
     report.best = {name: best[-1].get(name) for name in ("round", "metric", "value")} if best else None
     report.personalization = latest(by_kind.get("fine_tuned", []))
+    report.writers = read_writers(list(rounds.values()), by_kind.get("personalized", []), report.samples)
     report.errors = what_went_wrong(events)
     report.warnings = [str(event.get("reason", "")) for event in by_kind.get("warning", [])]
     report.status = judge(report, by_kind, list(rounds.values()))
@@ -87,11 +91,15 @@ def build(events: list[Event]) -> Report:
 
 def _fill_rounds(report: Report, rounds: list[Event], validations: list[Event]) -> None:
     """Gives each round the score of the model after it: what the sites of the next round received."""
-    received = {(event.get("task"), event["round"]): received_score(event) for event in rounds}
+    planned = {event.get("task"): int(event.get("num_rounds", 0)) for event in rounds}
+    phases = Phases()
     closing = {event.get("round"): _score(event.get("sites", {}), event.get("samples", {})) for event in validations}
-    for event in rounds:
+    for event, following in zip(rounds, [*rounds[1:], None], strict=False):
         number, task = event["round"], event.get("task")
-        after = received.get((task, number + 1)) or closing.get(number) or Score()
+        if following and (following.get("task") != task or following["round"] == number + 1):
+            after = received_score(following)
+        else:
+            after = closing.get(number) or Score()
         trained = _part(event, "train")
         sites = {
             site: trained.sites.get(site, {}) | after.sites.get(site, {})
@@ -100,8 +108,11 @@ def _fill_rounds(report: Report, rounds: list[Event], validations: list[Event]) 
         report.rounds.append(
             Round(
                 sites=sites,
-                aggregate=trained.aggregate | after.aggregate,
+                aggregate=trained.aggregate | _counts(trained.sites) | after.aggregate,
+                task=str(task or "train"),
                 round=number,
+                num_rounds=planned[task],
+                position=phases.position(event),
                 seconds=float(event.get("seconds", 0)),
                 upload_bytes=int(event.get("upload_bytes", 0)),
                 download_bytes=int(event.get("download_bytes", 0)),
@@ -109,9 +120,15 @@ def _fill_rounds(report: Report, rounds: list[Event], validations: list[Event]) 
             )
         )
     if rounds:
-        report.num_rounds = int(rounds[-1].get("num_rounds", 0))
+        last = report.rounds[-1]
+        report.num_rounds = last.position + last.num_rounds - last.round if last.num_rounds else 0
         initial = received_score(rounds[0])
         report.initial = initial if initial.aggregate else None
+
+
+def _counts(sites: Sites) -> Metrics:
+    found = {name: [metrics[name] for metrics in sites.values() if name in metrics] for name in COUNTS}
+    return {name: sum(values) for name, values in found.items() if values}
 
 
 def received_score(event: Event) -> Score:

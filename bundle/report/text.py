@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import textwrap
 
-from bundle.report import personal
+from bundle.report import held_out, personal
 from bundle.report.model import Metrics, Report, Round, Score, Sites
+from bundle.report.training import TITLE, training_note, training_rows
 from bundle.report.wording import (
     dataset_line,
     embedded_warning,
@@ -24,7 +25,9 @@ MOST_SITE_COLUMNS = 6
 
 def to_text(report: Report) -> str:
     """The whole report; sections without content are left out."""
-    parts = [_head(report), _rounds(report), _personal(report), _cross_site(report), _models(report), _problems(report)]
+    rounds = _training(report) if report.writers else _rounds(report)
+    parts = [_head(report), rounds, _personal(report), _held_out(report), _cross_site(report)]
+    parts += [_models(report), _problems(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -32,6 +35,8 @@ def _head(report: Report) -> str:
     rows = [("job", f"{report.job or '?'}  ({report.job_id})"), ("data set", dataset_line(report))]
     if report.site_names:
         rows.append(("sites", ", ".join(report.site_names)))
+    if counts := held_out.counts_line(report):
+        rows.append(("writers", counts))
     if report.seconds:
         rows.append(("time", f"{human_seconds(report.seconds)} from the first event to the last"))
     rows.append(("status", status_line(report)))
@@ -51,13 +56,25 @@ def _rounds(report: Report) -> str:
     if report.initial:
         rows.append(["start", *_values(report.initial, metric, names, few, {}), "", "", ""])
     for row in report.rounds:
-        label = f"{row.round}/{report.num_rounds}" + (" *" if report.best and report.best["round"] == row.round else "")
+        task = f"{row.task} " if len(report.tasks) > 1 else ""
+        label = f"{task}{row.round}/{row.num_rounds}" + (" *" if report.is_best(row) else "")
         rows.append([label, *_values(row, metric, names, few, row.failed), *_costs(row)])
     text = f"{metric or 'rounds'} of the global model after each round\n{table(rows)}"
     if report.best:
         text += f"\n* best: round {report.best['round']}, {report.best['metric']} {number(report.best['value'])}"
-    total_up, total_down = (sum(getattr(row, f"{way}load_bytes") for row in report.rounds) for way in ("up", "down"))
-    return text + f"\n  in all: {human_bytes(total_up)} up, {human_bytes(total_down)} down (arrays, all sites together)"
+    return f"{text}\n{_total(report)}"
+
+
+def _total(report: Report) -> str:
+    up, down = (sum(getattr(row, f"{way}load_bytes") for row in report.rounds) for way in ("up", "down"))
+    return f"  in all: {human_bytes(up)} up, {human_bytes(down)} down (arrays, all sites together)"
+
+
+def _training(report: Report) -> str:
+    if not report.rounds:
+        return "no round was finished"
+    lines = [TITLE, table(training_rows(report)), *map(_wrap, filter(None, [training_note(report)])), _total(report)]
+    return "\n".join(lines)
 
 
 def _values(score: Score, metric: str, names: list[str], few: bool, failed: dict[str, str]) -> list[str]:
@@ -85,6 +102,20 @@ def _personal(report: Report) -> str:
     if report.personalization["sites"]:
         lines.append(table(personal.table_rows(report.personalization)))
     return "\n".join([*lines, *map(_wrap, personal.notes(report.personalization))])
+
+
+def _held_out(report: Report) -> str:
+    writers = report.writers
+    if not writers:
+        return ""
+    parts = []
+    if writers.curve:
+        lines = ["held-out writers by rounds of training (mean accuracy)", table(held_out.curve_rows(writers))]
+        parts.append("\n".join([*lines, *map(_wrap, filter(None, [held_out.curve_note(writers)]))]))
+    summary = writers.result["summary"]
+    lines = [held_out.title(writers), table(held_out.table_rows(summary))] if summary else []
+    lines += map(_wrap, held_out.notes(report, writers))
+    return "\n\n".join([*parts, *(["\n".join(lines)] if lines else [])])
 
 
 def _cross_site(report: Report) -> str:

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from bundle.report.model import Report
 
+T = TypeVar("T")
 CROSS_NAMES = {"SRV_FL_global_model.pt": "global, last round", "SRV_best_FL_global_model.pt": "global, best"}
 
 
@@ -65,6 +67,13 @@ def embedded_warning(report: Report) -> str:
         f"EMBEDDED DATA SET: these are results on {name}, a small set for trying things out. "
         "If the job asked for another one, that was not found."
     )
+
+
+def thinned(items: Sequence[T], most: int) -> list[T]:
+    """At most `most` (2 or more) of the items: the first, the last, and evenly spaced ones between."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
 
 
 def status_line(report: Report) -> str:

@@ -23,7 +23,7 @@ from nvflare.widgets.widget import Widget
 
 from custom import progress
 from custom.executors.site_task import log_foreign_origin
-from custom.keys import TRAIN_METRICS
+from custom.keys import EVALUATED, TRAIN_METRICS
 
 
 class ProgressLog(Widget):
@@ -44,6 +44,7 @@ class ProgressLog(Widget):
 
     def _start_round(self) -> None:
         self._started = time.monotonic()
+        self._task = "train"  # FLARE does not tell it at ROUND_DONE
         self._up = self._down = 0
         self._sites: dict[str, dict[str, Any]] = {}
         self._failed: dict[str, str] = {}
@@ -94,6 +95,7 @@ class ProgressLog(Widget):
     def _task_sent(self, fl_ctx: FLContext) -> None:
         with self._lock:
             self._down += payload_bytes(fl_ctx.get_prop(FLContextKey.TASK_DATA))
+            self._task = fl_ctx.get_prop(FLContextKey.TASK_NAME) or self._task
 
     def _result_received(self, fl_ctx: FLContext) -> None:
         with self._lock:
@@ -122,6 +124,9 @@ class ProgressLog(Widget):
                 "received": numbers(result.get_meta_prop(MetaKey.INITIAL_METRICS)),
                 "train": numbers(result.get_meta_prop(TRAIN_METRICS)),
             }
+            evaluated = result.get_meta_prop(EVALUATED)
+            if isinstance(evaluated, dict):
+                self._sites[site]["evaluated"] = numbers(evaluated)
 
     def _round_done(self, fl_ctx: FLContext) -> None:
         round_number = fl_ctx.get_prop(AppConstants.CURRENT_ROUND) + 1
@@ -133,7 +138,7 @@ class ProgressLog(Widget):
             "round",
             round=round_number,
             num_rounds=num_rounds,
-            task=fl_ctx.get_prop(FLContextKey.TASK_NAME) or "train",
+            task=self._task,
             seconds=round(seconds, 3),
             upload_bytes=self._up,
             download_bytes=self._down,
@@ -142,7 +147,9 @@ class ProgressLog(Widget):
         )
         self._sites, self._failed = {}, {}  # what comes now belongs to no round
         score = weighted_mean({s: v["received"] for s, v in sites.items()}, {s: v["samples"] for s, v in sites.items()})
-        line = f"round {round_number}/{num_rounds}  {self._score(score)}{len(sites)}/{len(self._roster)} sites  "
+        task = "" if self._task == "train" else f"{self._task} "
+        line = f"{task}round {round_number}/{num_rounds}  {self._score(score)}{_evaluated(sites)}"
+        line += f"{len(sites)}/{len(self._roster)} sites  "
         line += f"up {self._up / 1e6:.1f} MB  {seconds:.1f} s"
         if len(sites) < len(self._roster):
             self.log_warning(fl_ctx, f"{line}  without {', '.join(sorted(set(self._roster) - sites.keys()))}")
@@ -161,6 +168,13 @@ class ProgressLog(Widget):
         selection = fl_ctx.get_prop(AppConstants.METRICS_SELECTION_INFO) or {}
         for metric, value in selection.get("best_metrics", {}).items():
             self._append("best", round=selection["best_round"], metric=metric, value=value)
+
+
+def _evaluated(sites: dict[str, dict[str, Any]]) -> str:
+    scores = {site: facts["evaluated"] for site, facts in sites.items() if "writers" in facts.get("evaluated", {})}
+    mean = weighted_mean(scores, {site: score["writers"] for site, score in scores.items()})
+    before, after = mean.get("initial_accuracy"), mean.get("personalized_accuracy")
+    return "" if before is None or after is None else f"held-out writers {before:.3f} -> {after:.3f}  "
 
 
 def numbers(metrics: Any) -> dict[str, float]:

@@ -112,3 +112,71 @@ def test_an_unknown_key_is_answered_with_the_nearest_and_all_candidates(configs:
         apply(configs, "num_round=3")
     assert "rounds: num_rounds, min_clients, timeout" in str(caught.value)
     assert "train: local_epochs, augment" in str(caught.value)
+
+
+SEED = {"id": "seed", "path": "custom.learning.seed.Seed", "args": {"seed": 0}}
+
+
+def with_seed(configs: Configs, client: dict[str, Any] | None = None, server: dict[str, Any] | None = None) -> None:
+    for config, changes in zip(configs.values(), (server, client), strict=True):
+        config["components"].insert(0, copy.deepcopy(SEED) | (changes or {}))
+
+
+def seeds(configs: Configs) -> list[Any]:
+    return [config["components"][0]["args"].get("seed") for config in configs.values()]
+
+
+@pytest.mark.parametrize("key", ["seed", "seed.seed"])
+def test_the_same_component_at_the_server_and_the_sites_is_one_setting(configs: Configs, key: str) -> None:
+    with_seed(configs)
+    apply(configs, f"{key}=1")
+    assert seeds(configs) == [1, 1]
+
+
+@pytest.mark.parametrize(("side", "expected"), [("server", [1, 0]), ("client", [0, 1])])
+def test_one_side_of_it_can_be_named(configs: Configs, side: str, expected: list[int]) -> None:
+    with_seed(configs)
+    apply(configs, f"{side}.seed.seed=1")
+    assert seeds(configs) == expected
+
+
+@pytest.mark.parametrize("changes", [{"server": {"args": {}}}, {"client": {"args": {}}}])
+def test_a_side_that_leaves_it_to_the_default_is_set_too(configs: Configs, changes: dict[str, Any]) -> None:
+    with_seed(configs, **changes)
+    apply(configs, "seed=1")
+    assert seeds(configs) == [1, 1]
+
+
+def test_it_is_set_at_both_sides_where_neither_has_it(configs: Configs) -> None:
+    with_seed(configs, {"args": {}}, {"args": {}})
+    apply(configs, "seed=1")
+    assert seeds(configs) == [1, 1]
+
+
+@pytest.mark.parametrize("changes", [{"id": "other"}, {"path": "a.Seed"}])
+def test_another_id_or_class_is_another_setting(configs: Configs, changes: dict[str, Any]) -> None:
+    with_seed(configs, changes)
+    with pytest.raises(BundleError, match="2 components of the job have it"):
+        apply(configs, "seed=1")
+    assert seeds(configs) == [0, 0]
+
+
+def test_two_components_of_one_side_are_two_settings(configs: Configs) -> None:
+    with_seed(configs)
+    next(iter(configs.values()))["components"].append(copy.deepcopy(SEED))
+    with pytest.raises(BundleError, match="3 components of the job have it"):
+        apply(configs, "seed=1")
+
+
+def test_filters_have_no_id_and_stay_two_settings(configs: Configs) -> None:
+    server, client = configs.values()
+    client["task_result_filters"] = copy.deepcopy(server["task_result_filters"])
+    with pytest.raises(BundleError, match=r"server\.privacy\.sigma, client\.privacy\.sigma"):
+        apply(configs, "sigma=1.0")
+
+
+def test_a_wrong_value_for_both_sides_changes_neither(configs: Configs) -> None:
+    with_seed(configs)
+    with pytest.raises(BundleError, match="expected int, got str"):
+        apply(configs, "seed=a")
+    assert seeds(configs) == [0, 0]

@@ -15,7 +15,7 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
-from custom.keys import TRAIN_METRICS
+from custom.keys import EVALUATED, TRAIN_METRICS
 from custom.widgets.progress_log import ProgressLog, numbers, payload_bytes, weighted_mean
 from tests.support import Engine
 
@@ -40,19 +40,21 @@ def fire(engine: Engine, event: str, site: str = "", **props: Any) -> None:
         engine.fire_event(event, fl_ctx)
 
 
-def update(accuracy: float, samples: int) -> Shareable:
+def update(accuracy: float, samples: int, **more_meta: Any) -> Shareable:
     meta = {
         MetaKey.NUM_STEPS_CURRENT_ROUND: samples,
         MetaKey.INITIAL_METRICS: {"val_accuracy": accuracy},
         TRAIN_METRICS: {"train_loss": 1.5},
+        **more_meta,
     }
     return DXO(DataKind.WEIGHT_DIFF, data={"w": np.zeros(10, np.float32)}, meta=meta).to_shareable()
 
 
-def contribute(engine: Engine, site: str, result: Shareable) -> None:
-    fire(engine, EventType.AFTER_TASK_DATA_FILTER, site, **{FLContextKey.TASK_DATA: update(0, 0)})
+def contribute(engine: Engine, site: str, result: Shareable, task: str = "train") -> None:
+    sent = {FLContextKey.TASK_DATA: update(0, 0), FLContextKey.TASK_NAME: task}
+    fire(engine, EventType.AFTER_TASK_DATA_FILTER, site, **sent)
     fire(engine, EventType.BEFORE_TASK_RESULT_FILTER, site, **{FLContextKey.TASK_RESULT: result})
-    names = {FLContextKey.TASK_RESULT: result, FLContextKey.TASK_NAME: "train"}
+    names = {FLContextKey.TASK_RESULT: result, FLContextKey.TASK_NAME: task}
     fire(engine, EventType.AFTER_TASK_RESULT_FILTER, site, **names)
     if result.get_return_code() == ReturnCode.OK:
         fire(engine, AppEventType.AFTER_CONTRIBUTION_ACCEPT, site, **{AppConstants.TRAINING_RESULT: result})
@@ -103,6 +105,43 @@ def test_the_log_line_shows_the_change_since_the_last_round(engine: Engine, capl
     lines = [r.getMessage() for r in caplog.records if "2/2 sites" in r.getMessage()]
     assert "received val_accuracy 0.300  " in lines[0]  # (20 * 0.2 + 10 * 0.5) / 30
     assert "received val_accuracy 0.500 (+0.200)  " in lines[1]
+
+
+def test_scores_of_held_out_writers_are_written_by_site(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    """In the log their mean over writers, whatever the samples: (3 * 0.2 + 1 * 0.6) / 4 and (3 * 0.5 + 1 * 0.9) / 4."""
+    first = {"writers": 3, "initial_accuracy": 0.2, "personalized_accuracy": 0.5, "initial_loss": float("nan")}
+    second = {"writers": 1, "initial_accuracy": 0.6, "personalized_accuracy": 0.9, "note": "text"}
+    fire(engine, EventType.START_RUN)
+    fire(engine, AppEventType.ROUND_STARTED)
+    contribute(engine, "site-1", update(0.2, 20, **{EVALUATED: first}), "meta_train")
+    contribute(engine, "site-2", update(0.2, 0, **{EVALUATED: second}), "meta_train")
+    with caplog.at_level("INFO"):
+        fire(engine, AppEventType.ROUND_DONE, **{AppConstants.CURRENT_ROUND: 0, AppConstants.NUM_ROUNDS: 1})
+    sites = events(engine)[-1]["sites"]
+    assert sites["site-1"]["evaluated"] == {"writers": 3, "initial_accuracy": 0.2, "personalized_accuracy": 0.5}
+    assert sites["site-2"]["evaluated"] == {"writers": 1, "initial_accuracy": 0.6, "personalized_accuracy": 0.9}
+    lines = [record.getMessage() for record in caplog.records if "round 1/1" in record.getMessage()]
+    assert "meta_train round 1/1  " in lines[0]
+    assert "held-out writers 0.300 -> 0.600  2/2 sites" in lines[0]
+
+
+@pytest.mark.parametrize("evaluated", [None, np.zeros(2), "text"])
+def test_what_are_no_scores_of_writers_is_left_out(engine: Engine, evaluated: object) -> None:
+    fire(engine, EventType.START_RUN)
+    fire(engine, AppEventType.ROUND_STARTED)
+    contribute(engine, "site-1", update(0.2, 20, **{EVALUATED: evaluated}))
+    fire(engine, AppEventType.ROUND_DONE, **{AppConstants.CURRENT_ROUND: 0, AppConstants.NUM_ROUNDS: 1})
+    assert "evaluated" not in events(engine)[-1]["sites"]["site-1"]
+
+
+def test_a_round_has_the_name_of_the_task_that_was_sent(engine: Engine) -> None:
+    """Two workflows may both have a round 1, and FLARE names no task when a round is done."""
+    fire(engine, EventType.START_RUN)
+    for task in ("train", "meta_train"):
+        fire(engine, AppEventType.ROUND_STARTED)
+        contribute(engine, "site-1", update(0.2, 20), task)
+        fire(engine, AppEventType.ROUND_DONE, **{AppConstants.CURRENT_ROUND: 0, AppConstants.NUM_ROUNDS: 1})
+    assert [(event["task"], event["round"]) for event in events(engine)[1:]] == [("train", 1), ("meta_train", 1)]
 
 
 def test_best_fatal_and_end_are_written(engine: Engine) -> None:

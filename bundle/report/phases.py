@@ -1,0 +1,23 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Counting rounds through a whole job, where a second workflow counts its own from 1 again."""
+
+from __future__ import annotations
+
+from bundle.events import Event
+
+
+class Phases:
+    """Adds up the rounds of one task after another; give it the `round` events in their order."""
+
+    def __init__(self) -> None:
+        self.task: str | None = None
+        self._before = self._position = 0
+
+    def position(self, event: Event) -> int:
+        """Rounds of training behind the model after the round of `event`, those of earlier tasks included."""
+        task = event.get("task")
+        if self.task is not None and task != self.task:
+            self._before = self._position - (event["round"] - 1)
+        self.task = task
+        self._position = self._before + int(event["round"])
+        return self._position
