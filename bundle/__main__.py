@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Command line: `python -m bundle run|export|link|report|data`."""
+"""Command line: `python -m bundle run|export|sweep|link|report|data`."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     parser = argparse.ArgumentParser(prog="python -m bundle", description="Everything that happens around a FLARE job.")
-    commands = parser.add_subparsers(required=True, metavar="run|export|link|report|data")
+    commands = parser.add_subparsers(required=True, metavar="run|export|sweep|link|report|data")
     _add_run(commands.add_parser("run", help="run a job in FLARE's simulator, with progress and a report"))
     _add_export(commands.add_parser("export", help="write a plain, self-contained job folder"))
+    _add_sweep(commands.add_parser("sweep", help="run a grid of settings of a job, and compare"))
     link = commands.add_parser("link", help="renew the links in app/custom of every job")
     link.add_argument("jobs", nargs="*", metavar="JOB", help="only these jobs (default: all of this bundle)")
     link.add_argument("--check", action="store_true", help="change nothing; exit 1 if a link is missing or stale")
@@ -68,6 +69,27 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="new folder")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=SET_HELP)
     parser.set_defaults(command=_export)
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", metavar="JOB", help="name of a job, or path to a job folder")
+    parser.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="KEY=V1,V2",
+        help="values of an argument, as --set takes them (may be given several times: all combinations); "
+        "all of them as JSON where one holds a comma: 'key=[1, 2],[3]'",
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=SET_HELP)
+    parser.add_argument("-n", "--sites", type=int, default=2, metavar="SITES", help="number of sites (default: 2)")
+    parser.add_argument("-t", "--threads", type=int, metavar="THREADS", help="sites at a time (default: all)")
+    parser.add_argument("-j", "--jobs", type=int, metavar="JOBS", help="runs at a time (default: cores / sites)")
+    parser.add_argument("--metric", default="", metavar="NAME", help="to compare by (default: the job's key metric)")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="OUT", help="folder; the same again goes on where it stopped"
+    )
+    parser.set_defaults(command=_sweep)
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
@@ -100,6 +122,17 @@ def _export(options: argparse.Namespace) -> int:
     job = export(options.job, options.out, options.settings)
     print(f"{job.name} is now a plain folder: {job.folder}")
     return OK
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from bundle.sweep import Asked, sweep
+
+    names = ("job", "grid", "out", "sites", "threads", "jobs", "metric")
+    asked = {name: getattr(options, name) for name in names}
+    results = sweep(Asked(assignments=options.settings, **asked))
+    if results is None:
+        return INTERRUPTED
+    return OK if all(result.finished for result in results) else NOT_FINISHED
 
 
 def _link(options: argparse.Namespace) -> int:
