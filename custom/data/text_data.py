@@ -1,0 +1,156 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""The component with the id `data` of the text jobs: which texts, how they are split over the sites and tokenised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from custom.data.ag_news import CLASSES, TextSource, open_ag_news
+from custom.data.component import (
+    check,
+    check_choice,
+    check_folder_name,
+    check_fraction,
+    data_root,
+    is_number,
+    or_embedded,
+    place_in_roster,
+)
+from custom.data.headlines import make_headlines
+from custom.data.partition import Fractions, Indices, dirichlet_fractions, iid_fractions, share_out
+from custom.data.text_batches import TextSiteData, tokenise
+from custom.data.tokenizer import fingerprint, load_tokenizer
+from custom.errors import BundleError
+from custom.learning.seed import derive
+from custom.models.pretrained import check_setting
+
+MIN_TRAIN, MIN_TEST = 10, 2  # at every site; 10 is the least of which a tenth can be set aside
+SAMPLE_STREAM = 2_000_007  # so that the random numbers are others
+
+
+class TextData:
+    """Texts in 4 classes; see `custom.data.site_data.DataComponent`.
+
+    Args:
+        dataset: `ag_news`, or `headlines`, which are made up here and need no download.
+        dataset_path: the folder that holds, or is to hold, `ag_news/ag_news_csv/{train,test}.csv`. FLARE_DATA_ROOT
+            overrides it.
+        model_name_or_path: whose tokenizer; the same as that of the model, see `custom.models.pretrained`.
+        on_missing: when AG News or the tokenizer are not to be had, take what is `embedded` with a warning, or make it
+            an `error`.
+        partition: `iid`, `dirichlet`, or `none` for a site that holds data of its own.
+        beta: of `dirichlet`; the smaller, the more the sites differ.
+        sample_percentage: the share of the training rows that is used, in (0, 1], drawn with the seed.
+        validation_fraction: of a site's training samples, in (0, 1).
+        max_length: tokens of a text; the rest is cut off.
+    """
+
+    def __init__(
+        self,
+        dataset: str = "ag_news",
+        dataset_path: str = "~/.cache/flare-bundle",
+        model_name_or_path: str = "google-bert/bert-base-cased",
+        on_missing: str = "embedded",
+        partition: str = "iid",
+        beta: float = 1.0,
+        sample_percentage: float = 1.0,
+        validation_fraction: float = 0.1,
+        max_length: int = 128,
+    ) -> None:
+        self.dataset, self.dataset_path, self.on_missing, self.partition = dataset, dataset_path, on_missing, partition
+        self.model_name_or_path, self.beta, self.sample_percentage = model_name_or_path, beta, sample_percentage
+        self.validation_fraction, self.max_length = validation_fraction, max_length
+
+    def check(self) -> None:
+        """Looks at the settings; called by `site`, and by `bundle export` before a job leaves.
+
+        Raises:
+            BundleError: one is out of range.
+        """
+        check_choice("dataset", self.dataset, ("ag_news", "headlines"))
+        check_choice("partition", self.partition, ("iid", "dirichlet", "none"))
+        check_folder_name("dataset_path", self.dataset_path)
+        check_setting(self.model_name_or_path, self.on_missing)
+        check(is_number(self.beta) and self.beta > 0, "beta", "a finite number above 0", self.beta)
+        share = self.sample_percentage
+        check(is_number(share) and 0 < share <= 1, "sample_percentage", "a share above 0, at most 1", share)
+        check_fraction("validation_fraction", self.validation_fraction)
+        length = self.max_length
+        check(type(length) is int and length >= 3, "max_length", "an integer of at least 3", length)
+
+    def site(self, name: str, roster: Sequence[str], seed: int) -> TextSiteData:
+        """The share of site `name` among the sites of `roster`, in any order, drawn with `seed`.
+
+        Raises:
+            BundleError: the site is not in the roster, has too few samples, or data or tokenizer are not to be had.
+        """
+        self.check()
+        names = sorted(set(roster))
+        place = 0 if self.partition == "none" else place_in_roster(name, names)
+        tokenizer = load_tokenizer(self.model_name_or_path, self.on_missing)
+        if self.max_length > tokenizer.model_max_length:
+            raise BundleError(key="max_length", expected=f"at most {tokenizer.model_max_length}", got=self.max_length)
+        source = self._source()
+        held = self._held(place, len(names), seed, source)
+        tokens = {}
+        for split, rows in held.items():
+            texts = source.splits[split]
+            tokens[split] = tokenise(tokenizer, [texts.texts[r] for r in rows], texts.labels[rows], self.max_length)
+        train, validation = self._split_validation(name, len(held["train"]), seed)
+        facts = {
+            "dataset": source.name,
+            "embedded": source.embedded,
+            "num_classes": len(CLASSES),
+            "input_shape": [self.max_length],
+            "tokenizer": fingerprint(tokenizer),
+            # Else a text could be tested on at one site and trained on at another.
+            **({"digest": source.digest()} if self.partition != "none" else {}),
+        }
+        test = np.arange(len(held["test"]))
+        splits = {"train": ("train", train), "validation": ("train", validation), "test": ("test", test)}
+        return TextSiteData(facts, tokens, splits, tokenizer.pad_token_id, source.skipped)
+
+    def _source(self) -> TextSource:
+        """AG News or the headlines."""
+        if self.dataset == "headlines":
+            return make_headlines()
+        load = partial(open_ag_news, data_root(self.dataset_path))
+        return or_embedded(load, make_headlines, self.on_missing, "MADE-UP HEADLINES, NOT ON AG NEWS")
+
+    def _held(self, place: int, sites: int, seed: int, source: TextSource) -> dict[str, Indices]:
+        """The site's rows of each official split."""
+        train, test = source.splits["train"].labels, source.splits["test"].labels
+        used = self._sample(len(train), seed)
+        if self.partition == "none":
+            return {"train": used, "test": np.arange(len(test))}
+        draws: dict[str, Callable[[int], Fractions]] = {
+            "iid": lambda _: iid_fractions(sites, len(CLASSES)),
+            "dirichlet": partial(dirichlet_fractions, sites, len(CLASSES), self.beta),
+        }
+        shares = share_out((train[used], test), (MIN_TRAIN, MIN_TEST), draws[self.partition], seed)
+        return {"train": used[shares[0][place]], "test": shares[1][place]}
+
+    def _sample(self, number: int, seed: int) -> Indices:
+        """The training rows in use, ascending; the same at every site."""
+        used = max(1, round(number * self.sample_percentage))
+        order = np.random.default_rng(derive(seed, SAMPLE_STREAM)).permutation(number)
+        return np.sort(order[:used])
+
+    def _split_validation(self, name: str, number: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of the training and of the validation samples, each ascending."""
+        num_validation = round(number * self.validation_fraction)
+        if not 0 < num_validation < number:
+            raise BundleError(
+                "training and validation both need a sample",
+                site=name,
+                key="validation_fraction",
+                expected=f"1 to {number - 1} of the site's {number} training samples",
+                got=f"{num_validation} ({self.validation_fraction:g} of them)",
+                remedy="change validation_fraction or sample_percentage, or use fewer sites",
+            )
+        order = np.random.default_rng(derive(seed, number)).permutation(number)
+        return np.sort(order[num_validation:]), np.sort(order[:num_validation])

@@ -1,0 +1,211 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""The BERT classifier: embedded, from a folder, without a network; and what is written for Hugging Face."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+from custom.data.tokenizer import embedded_tokenizer
+from custom.errors import BundleError
+from custom.learning.weights import get_weights, load_weights, save_atomically, set_weights, to_tensors
+from custom.models.bert_classifier import EVALUATION_ROWS, BertClassifier, save_pretrained
+from tests.data.text_files import cut_network
+
+POOLINGS = ["pooler", "mean"]
+
+
+def build(seed: int = 0, name: str = "embedded", **arguments) -> BertClassifier:
+    torch.manual_seed(seed)
+    return BertClassifier(name, **arguments)
+
+
+def encode(*texts: str, length: int | str = True) -> dict[str, torch.Tensor]:
+    padding = {"padding": "max_length", "max_length": length} if type(length) is int else {"padding": True}
+    return dict(embedded_tokenizer()(list(texts), return_tensors="pt", **padding))
+
+
+@pytest.fixture(scope="module")
+def texts() -> dict[str, torch.Tensor]:
+    return encode("minister signs treaty", "striker wins the cup after extra time , said the coach")
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_padding_does_not_change_logits(pooling):
+    model = build(pooling=pooling).eval()
+    short, long = encode("bank profit rise"), encode("bank profit rise", length=40)
+    assert short["input_ids"].shape == (1, 5)
+    torch.testing.assert_close(model(short), model(long), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_every_parameter_is_trained_and_nothing_else_is_sent(texts, pooling):
+    model = build(pooling=pooling).train()
+    functional.cross_entropy(model(texts), torch.tensor([0, 3])).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    assert model.state_dict().keys() == dict(model.named_parameters()).keys()
+    assert all(value.dtype == "float32" for value in get_weights(model).values())
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_same_seed_same_weights(pooling):
+    first, again, other = (get_weights(build(seed, pooling=pooling)) for seed in (3, 3, 4))
+    assert all((first[name] == again[name]).all() for name in first)
+    matrices = [name for name, value in first.items() if value.ndim > 1]
+    assert all((first[name] != other[name]).any() for name in matrices)
+
+
+def test_new_weights_by_hand():
+    """Uniform with the standard deviation 0.02 reaches to 0.02 * sqrt(3) = 0.0346; scales are 1, biases 0."""
+    weights = get_weights(build(pooling="mean"))
+    words = weights["encoder.embeddings.word_embeddings.weight"]
+    assert words.std() == pytest.approx(0.02, rel=0.02)
+    assert abs(words).max() == pytest.approx(0.02 * 3**0.5, rel=0.01)
+    assert (weights["encoder.embeddings.LayerNorm.weight"] == 1).all()
+    assert (weights["head.bias"] == 0).all()
+
+
+def test_mean_pooling_by_hand(texts):
+    model = build(pooling="mean").eval()
+    hidden = model.encoder(**texts).last_hidden_state
+    for place, tokens in enumerate(texts["attention_mask"].sum(1).tolist()):
+        expected = hidden[place, :tokens].mean(0) @ model.head.weight.T + model.head.bias
+        torch.testing.assert_close(model(texts)[place], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_large_batch_is_scored_in_parts():
+    model = build().eval()
+    inputs = encode(*(f"{'word ' * (place % 7)}end" for place in range(EVALUATION_ROWS + 5)))
+    with torch.inference_mode():
+        one_by_one = [model({name: value[place : place + 1] for name, value in inputs.items()}) for place in (0, 3, 68)]
+        together = model(inputs)
+    assert together.shape == (EVALUATION_ROWS + 5, 4)
+    torch.testing.assert_close(together[[0, 3, 68]], torch.cat(one_by_one), atol=1e-6, rtol=1e-5)
+
+
+def test_weights_to_a_folder_that_transformers_reads(texts, tmp_path):
+    """From FL_global_model.pt of a job to AutoModelForSequenceClassification, with the same logits."""
+    trained = build(1, num_classes=3).eval()
+    save_atomically({"model": to_tensors(get_weights(trained))}, tmp_path / "FL_global_model.pt")
+    weights = to_tensors(load_weights(tmp_path / "FL_global_model.pt"))
+    save_pretrained(build(2, num_classes=3), tmp_path / "out", weights)
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    assert theirs.config.num_labels == 3
+    torch.testing.assert_close(theirs(**texts).logits, trained(texts))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer("Minister signs treaty")["input_ids"] == encode("minister signs treaty")["input_ids"][0].tolist()
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_folder_is_read_back(texts, tmp_path, pooling):
+    trained = build(1, pooling=pooling).eval()
+    save_pretrained(trained, tmp_path)
+    again = build(2, str(tmp_path), pooling=pooling, on_missing="error").eval()
+    torch.testing.assert_close(again(texts), trained(texts))
+    set_weights(again, get_weights(trained))
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_new_head_depends_on_the_seed_and_the_encoder_does_not(tmp_path, pooling):
+    """A folder with an encoder for other classes, as every pretrained one is."""
+    save_pretrained(build(1, num_classes=7, pooling=pooling), tmp_path)
+    first, again, other = (get_weights(build(seed, str(tmp_path), pooling=pooling)) for seed in (5, 5, 6))
+    differ = {name for name in first if (first[name] != other[name]).any()}
+    assert differ == {"encoder.classifier.weight" if pooling == "pooler" else "head.weight"}
+    assert all((first[name] == again[name]).all() for name in first)
+
+
+def test_mean_pooling_is_written_as_an_encoder(texts, tmp_path):
+    trained = build(pooling="mean").eval()
+    save_pretrained(trained, tmp_path)
+    hidden = AutoModel.from_pretrained(tmp_path).eval()(**texts).last_hidden_state
+    torch.testing.assert_close(hidden, trained.encoder(**texts).last_hidden_state)
+    assert load_file(tmp_path / "classification_head.safetensors")["weight"].equal(trained.head.weight)
+
+
+def test_without_a_network_the_embedded_encoder_is_named_loudly(monkeypatch, tmp_path, texts, caplog):
+    cut_network(monkeypatch, tmp_path)
+    start = time.perf_counter()
+    with caplog.at_level(logging.WARNING):
+        model = build(name="google-bert/bert-base-cased")
+    assert time.perf_counter() - start < 8
+    assert "TRAINING THE SMALL EMBEDDED BERT FROM SCRATCH, NOT google-bert/bert-base-cased" in caplog.text
+    assert "cannot be had from the Hugging Face Hub" in caplog.text
+    assert model(texts).shape == (2, 4)
+
+
+def test_without_a_network_an_error_if_asked(monkeypatch, tmp_path, texts):
+    cut_network(monkeypatch, tmp_path)
+    model = build(name="google-bert/bert-base-cased", on_missing="error")  # the constructor never raises
+    get_weights(model)
+    with pytest.raises(BundleError, match=r"bert-base-cased: is no folder here, and cannot be had .* give the folder"):
+        model(texts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model_name_or_path": "/nowhere/bert"}, "^model_name_or_path: no such folder, got /nowhere/bert; give"),
+        ({"model_name_or_path": ""}, "^model_name_or_path: expected"),
+        ({"model_name_or_path": 3}, "^model_name_or_path: expected"),
+        ({"model_name_or_path": "embedded", "on_missing": "no"}, "^on_missing: expected one of embedded, error"),
+        (
+            {"model_name_or_path": "embedded", "num_classes": 0},
+            "^num_classes: expected an integer of at least 2, got 0",
+        ),
+        ({"model_name_or_path": "embedded", "num_classes": "4"}, "^num_classes: expected"),
+        ({"model_name_or_path": "embedded", "pooling": "max"}, "^pooling: expected one of mean, pooler"),
+        ({"model_name_or_path": "embedded", "dropout": 1}, "^dropout: expected"),
+    ],
+)
+def test_a_bad_argument_is_named_before_training(texts, arguments, message):
+    model = BertClassifier(**arguments)
+    with pytest.raises(BundleError, match=message):
+        model(texts)
+
+
+def test_a_folder_without_an_encoder(texts, tmp_path):
+    with pytest.raises(BundleError, match=r"no encoder can be read from this folder.*it needs config.json"):
+        build(name=str(tmp_path))(texts)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_tensor_that_is_missing_is_named(texts, tmp_path, pooling):
+    save_pretrained(build(pooling=pooling), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(key for key in tensors if key.endswith("layer.1.output.dense.weight"))
+    del tensors[name]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BundleError, match=r"layer\.1\.output\.dense\.weight: a tensor of the encoder is missing"):
+        build(name=str(tmp_path), pooling=pooling)(texts)
+
+
+def test_a_truncated_file(texts, tmp_path):
+    save_pretrained(build(), tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BundleError, match="no encoder can be read from this folder"):
+        build(name=str(tmp_path))(texts)
+
+
+def test_another_tokenizer_is_refused(texts):
+    wrong = {**texts, "input_ids": texts["input_ids"] + 10_000}
+    with pytest.raises(BundleError, match=r"not that of the encoder.*give `data` and `model` the same"):
+        build()(wrong)
+
+
+def test_too_long_a_text(texts):
+    longer = torch.ones(1, 300, dtype=torch.int64)
+    with pytest.raises(BundleError, match="max_length: expected at most 256 for this encoder, got 300"):
+        build()({"input_ids": longer, "attention_mask": longer})
+
+
+def test_weights_of_another_model(tmp_path):
+    with pytest.raises(BundleError, match="the weights are not those of this model"):
+        save_pretrained(build(), tmp_path, to_tensors(get_weights(build(num_classes=5))))
