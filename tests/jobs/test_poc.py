@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""hello-pt in a POC (mutual TLS): submitted with FLARE's command and with its API, downloaded, reported."""
+"""The jobs in a POC (mutual TLS): submitted with FLARE's command and with its API, downloaded, reported."""
 
 from __future__ import annotations
 
@@ -118,3 +118,13 @@ def test_fine_tuning_leaves_the_personal_models_in_the_kits_of_the_sites(poc: Po
     out = tmp_path / "report.json"
     assert bundle("report", str(poc.workspace), "--json", str(out), cwd=tmp_path).returncode == 0
     assert set(json.loads(out.read_text())["personalization"]["sites"]) == {"site-1", "site-2"}
+
+
+def test_writers_are_personalised(poc: Poc, tmp_path: Path) -> None:
+    wait_until_ready(poc)
+    quick = ("dataset=digits", "fed_avg.num_rounds=2", "meta_train.num_rounds=1", "writers_per_round=4")
+    done = submit(poc, export("perfedavg", tmp_path / "job", *quick), tmp_path)
+    assert re.search(r"FINISHED \S+ FINISHED:COMPLETED", done), done[-3000:]
+    out = tmp_path / "report.json"
+    assert bundle("report", str(poc.workspace), "--json", str(out), cwd=tmp_path).returncode == 0
+    assert json.loads(out.read_text())["personalization"]["summary"]["writers"] == 20
