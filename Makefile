@@ -54,12 +54,15 @@ check: lint types test  ## Everything that CI runs
 link: setup  ## Renew the links in jobs/*/app/custom after adding or removing a file
 	$(BIN)/python -m bundle link
 
-bench: setup-dev  ## All benchmarks, about an hour; FLARE_DATA_ROOT must hold CIFAR-10; results go to docs/results
+bench: setup-dev  ## Benchmarks, about an hour and a half; FLARE_DATA_ROOT must hold CIFAR-10, MNIST and QMNIST; results go to docs/results
 	$(BIN)/python -m benchmarks.data_loading --json docs/results/data_loading.json
 	$(BIN)/python -m benchmarks.framework_time --json docs/results/framework_time.json
 	$(BIN)/python -m benchmarks.client_memory --json docs/results/client_memory.json
 	$(BIN)/python -m benchmarks.federated_vs_central --rounds 25 --json docs/results/federated_vs_central.json
 	$(BIN)/python -m benchmarks.personalization --rounds 20 --set train.local_lr=0.01 --json docs/results/personalization.json
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target workspace/fedlab -r requirements-bench.txt
+	$(BIN)/python -m benchmarks.writers_speed --fedlab workspace/fedlab --json docs/results/writers_speed.json
+	$(BIN)/python -m benchmarks.writers_rounds --json docs/results/writers_rounds.json
 	$(BIN)/python -m benchmarks.write_results
 
 clean:  ## Remove the virtual environment, caches and workspaces
