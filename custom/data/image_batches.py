@@ -69,10 +69,6 @@ class ImageSiteData:
         """Number of samples in `split`."""
         return len(self._rows[split][1])
 
-    def counts(self) -> dict[str, int]:
-        """Number of samples by split."""
-        return {split: self.size(split) for split in ("train", "validation", "test")}
-
     def batches(
         self, split: str, batch_size: int, device: torch.device, generator: torch.Generator | None = None
     ) -> Iterator[Batch]:

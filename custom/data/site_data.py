@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -24,9 +24,6 @@ class SiteData(Protocol):
     def size(self, split: str) -> int:
         """Number of samples in `split`."""
 
-    def counts(self) -> dict[str, int]:
-        """Number of samples by split, and of whatever else the data are counted in, such as writers."""
-
     def batches(
         self, split: str, batch_size: int, device: torch.device, generator: torch.Generator | None = None
     ) -> Iterable[Batch]:
@@ -38,6 +35,14 @@ class SiteData(Protocol):
             device: where the batches are wanted.
             generator: a CPU generator that shuffles (and, on `train`, augments); without it the order is fixed.
         """
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """Data that are counted in more than the samples of each split."""
+
+    def counts(self) -> dict[str, int]:
+        """Number of samples by split, and of whatever else there is, such as writers or samples left out."""
 
 
 class DataComponent(Protocol):

@@ -11,6 +11,7 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
+from custom.data.site_data import Counted
 from custom.data.writers import WriterSiteData
 from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask
@@ -45,11 +46,14 @@ class ModelProvider(SiteTask):
         check_fits(site)
         if isinstance(site.data, WriterSiteData):
             check_trainable(site.model)
+        samples = {split: site.data.size(split) for split in ("train", "validation", "test")}
+        if isinstance(site.data, Counted):
+            samples = site.data.counts()
         if info["embedded"]:
             self.log_warning(fl_ctx, f"trains on embedded data: {info['dataset']}")
         meta = {
             DATA_INFO: info,
-            SAMPLES: site.data.counts(),
+            SAMPLES: samples,
             MetaKey.NUM_STEPS_CURRENT_ROUND: site.data.size("train"),
         }
         return DXO(DataKind.WEIGHTS, data=self._built, meta=meta).to_shareable()

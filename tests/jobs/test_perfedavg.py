@@ -45,12 +45,15 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def test_one_site_and_three_make_the_same_model(one: tuple[Path, str], three: Path) -> None:
-    for name, share in (("fed_avg_model.pt", 1.0), ("FL_global_model.pt", 0.99)):
-        # Reptile's Adam makes a whole step of the rounding error of a gradient that is all but zero.
+    """To the rounding errors of some thirty steps in float32, which come out otherwise with another number of threads.
+
+    More in the final model: Reptile's Adam makes a whole step of the rounding error of a gradient that is all but zero.
+    """
+    for name, tolerance in (("fed_avg_model.pt", 2e-4), ("FL_global_model.pt", 2e-3)):
         expected, got = model(one[0], name), model(three, name)
         assert expected.keys() == got.keys()
-        for key in expected:
-            assert np.isclose(got[key], expected[key], atol=1e-5, rtol=1e-4).mean() >= share, (name, key)
+        for key, value in expected.items():
+            assert np.linalg.norm(got[key] - value) <= tolerance * np.linalg.norm(value), (name, key)
 
 
 def test_both_phases_move_the_model(three: Path) -> None:
