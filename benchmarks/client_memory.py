@@ -47,6 +47,22 @@ def watch(workspace: Path, peaks: dict[str, float], stop: threading.Event) -> No
                 continue  # it has just ended
 
 
+def peaks_of(job: Path, workspace: Path, sites: int) -> dict[str, float]:
+    """Runs an exported job; megabytes at the peak of each site's process."""
+    peaks: dict[str, float] = {}
+    stop = threading.Event()
+    watcher = threading.Thread(target=watch, args=(workspace, peaks, stop))
+    watcher.start()
+    try:
+        simulate(job, workspace, sites=sites)
+    finally:
+        stop.set()
+        watcher.join()
+    if not peaks:
+        sys.exit("no client process was seen; has FLARE renamed simulator_worker?")
+    return peaks
+
+
 def main() -> None:
     """Prints megabytes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -55,20 +71,9 @@ def main() -> None:
     if "FLARE_DATA_ROOT" not in os.environ:
         sys.exit("set FLARE_DATA_ROOT to the folder that holds cifar-10-batches-py")
     empty = subprocess.run([sys.executable, "-c", EMPTY], capture_output=True, text=True, check=True).stdout
-    peaks: dict[str, float] = {}
-    stop = threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         job = export("hello-pt", Path(folder) / "job", ["num_rounds=2", "on_missing=error"])
-        workspace = Path(folder) / "run"
-        watcher = threading.Thread(target=watch, args=(workspace, peaks, stop))
-        watcher.start()
-        try:
-            simulate(job, workspace, sites=2)
-        finally:
-            stop.set()
-            watcher.join()
-    if not peaks:
-        sys.exit("no client process was seen; has FLARE renamed simulator_worker?")
+        peaks = peaks_of(job, Path(folder) / "run", sites=2)
     base = peak_mb(empty)
     above = {site: peak - base for site, peak in sorted(peaks.items())}
     for site, value in above.items():

@@ -18,14 +18,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.client_memory import peak_mb, watch
+from benchmarks.client_memory import peak_mb, peaks_of
 from benchmarks.simulate import export, server_json, simulate
 from custom.data.leaf import FOLDER, SPLITS, find_shards
 from custom.data.writer_cache import open_converted, save
@@ -158,17 +157,7 @@ def site_peak(count: int, scores: bool, name: str, folder: Path) -> float:
     os.environ["FLARE_DATA_ROOT"] = str(root)
     settings = ["dataset=femnist", f"cache_dir={cache}", "writers_per_round=20", "local_epochs=1"]
     job = make_job(folder / f"job-{name}", [*settings, "fed_avg.num_rounds=3"], scores=scores)
-    workspace, peaks, stop = folder / f"run-{name}", dict[str, float](), threading.Event()
-    watcher = threading.Thread(target=watch, args=(workspace, peaks, stop))
-    watcher.start()
-    try:
-        simulate(job, workspace, sites=1)
-    finally:
-        stop.set()
-        watcher.join()
-    if not peaks:
-        sys.exit("no client process was seen; has FLARE renamed simulator_worker?")
-    return max(peaks.values())
+    return max(peaks_of(job, folder / f"run-{name}", sites=1).values())
 
 
 def memory(args: argparse.Namespace, folder: Path) -> dict[str, Any]:

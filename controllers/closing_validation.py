@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nvflare.apis.dxo import DataKind, MetaKey
+from nvflare.apis.dxo import DXO, DataKind, MetaKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
 from nvflare.apis.signal import Signal
@@ -61,7 +61,7 @@ class ClosingValidation(Controller):
         )
         if abort_signal.triggered:
             return
-        refuse_unfit(replies)
+        replies.refuse(fault)
         for site, reason in sorted(replies.errors.items()):
             self.log_error(fl_ctx, f"closing validation: {site} could not score the last model: {reason}")
         if replies.results:
@@ -107,10 +107,8 @@ class ClosingValidation(Controller):
         self.fire_event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, fl_ctx)
 
 
-def refuse_unfit(replies: Replies) -> None:
-    """Makes an error of every reply whose scores or weight are not finite numbers."""
-    for site, dxo in list(replies.results.items()):
-        weight = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)
-        if not (is_finite_number(weight) and weight >= 0 and all(is_finite_number(v) for v in dxo.data.values())):
-            del replies.results[site]
-            replies.errors[site] = "scores or number of samples are not finite numbers"
+def fault(dxo: DXO) -> str:
+    """What is wrong with a reply whose scores or weight are not finite numbers."""
+    weight = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)
+    good = is_finite_number(weight) and weight >= 0 and all(is_finite_number(value) for value in dxo.data.values())
+    return "" if good else "scores or number of samples are not finite numbers"

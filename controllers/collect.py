@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from nvflare.apis.controller_spec import ClientTask, Task
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
@@ -27,6 +28,17 @@ class Replies:
         self.results: dict[str, DXO] = {}
         self.errors: dict[str, str] = {}
         self._lock = threading.Lock()
+
+    def refuse(self, fault: Callable[[DXO], str]) -> None:
+        """Makes an error of every reply in which `fault` finds one; it returns an empty string for a good reply."""
+        for site, dxo in list(self.results.items()):
+            if reason := fault(dxo):
+                del self.results[site]
+                self.errors[site] = reason
+
+    def reasons(self) -> str:
+        """All errors in one line, sites in name order."""
+        return "; ".join(f"{site}: {reason}" for site, reason in sorted(self.errors.items()))
 
     def receive(self, client_task: ClientTask, fl_ctx: FLContext) -> None:
         """FLARE's callback for one reply."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import statistics
 from pathlib import Path
@@ -105,15 +104,14 @@ class FineTune(Controller):
         )
         if abort_signal.triggered:
             return
-        refuse_incomplete(replies)
+        replies.refuse(fault)
         for site, reason in sorted(replies.errors.items()):
             self.log_error(fl_ctx, f"{site} did not report a personal model: {reason}")
         self._report(replies, fl_ctx)
         if len(replies.results) < max(1, self.min_responses):
-            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(replies.errors.items()))
             self.system_panic(
                 f"{self.task_name}: {len(replies.results)} sites succeeded, {max(1, self.min_responses)} are needed "
-                f"({reasons})",
+                f"({replies.reasons()})",
                 fl_ctx,
             )
 
@@ -166,9 +164,7 @@ class FineTune(Controller):
             "summary": summary,
         }
         run_dir = Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id()))
-        progress.write_atomically(run_dir / "fine_tune.json", json.dumps(result, indent=2) + "\n")
-        progress.write_atomically(run_dir / "fine_tune.csv", to_csv(sites))
-        progress.append(run_dir, "fine_tuned", **result)
+        progress.record(run_dir, "fine_tuned", "fine_tune", result, to_csv(sites))
         for kind in KINDS:
             if kind in summary:
                 row = summary[kind]
@@ -223,15 +219,11 @@ def to_csv(sites: dict[str, dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def refuse_incomplete(replies: Replies) -> None:
-    """Makes an error of every reply without finite scores of the global and the personal model."""
-    for site, dxo in list(replies.results.items()):
-        scores = [dxo.data.get(kind) for kind in ("global", "personal")] + [dxo.data.get("local_only", {})]
-        numbers = [value for score in scores if isinstance(score, dict) for value in score.values()]
-        whole = all(isinstance(score, dict) for score in scores) and all(map(is_finite_number, numbers))
-        named = whole and all(
-            {"val_accuracy", "test_accuracy"} <= dxo.data[kind].keys() for kind in ("global", "personal")
-        )
-        if not (named and is_finite_number(dxo.get_meta_prop("test_samples"))):
-            del replies.results[site]
-            replies.errors[site] = "its scores are incomplete or not finite"
+def fault(dxo: DXO) -> str:
+    """What is wrong with a reply without finite scores of the global and the personal model."""
+    scores = [dxo.data.get(kind) for kind in ("global", "personal")] + [dxo.data.get("local_only", {})]
+    numbers = [value for score in scores if isinstance(score, dict) for value in score.values()]
+    whole = all(isinstance(score, dict) for score in scores) and all(map(is_finite_number, numbers))
+    named = whole and all({"val_accuracy", "test_accuracy"} <= dxo.data[kind].keys() for kind in ("global", "personal"))
+    good = named and is_finite_number(dxo.get_meta_prop("test_samples"))
+    return "" if good else "its scores are incomplete or not finite"

@@ -165,9 +165,8 @@ class InitializeGlobalWeights(Controller):
     def _compare(self, replies: Replies) -> None:
         needed = self.min_responses_required or len(self._engine.get_clients())
         if len(replies.results) < needed:
-            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(replies.errors.items()))
             raise BundleError(
-                f"{len(replies.results)} of {needed} sites sent their initial weights ({reasons})",
+                f"{len(replies.results)} of {needed} sites sent their initial weights ({replies.reasons()})",
                 key=self.task_name,
                 remedy="mend or restart these sites, or lower min_responses_required; a site that is still downloading "
                 "its data needs a longer task_timeout, or `python -m bundle data` beforehand",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from nvflare.apis.dxo import DataKind
+from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
@@ -84,16 +83,13 @@ class Personalize(Controller):
         )
         if abort_signal.triggered:
             return
-        refuse_unfit(replies)
+        replies.refuse(fault)
         for site, reason in sorted(replies.errors.items()):
             self.log_error(fl_ctx, f"{site} did not personalise: {reason}")
         self._report(replies, fl_ctx)
         if not any(dxo.data["query"] for dxo in replies.results.values()):
-            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(replies.errors.items()))
-            self.system_panic(
-                f"{self.task_name}: no held-out writer was scored ({reasons or 'no site has any, or all diverged'})",
-                fl_ctx,
-            )
+            reasons = replies.reasons() or "no site has any, or all diverged"
+            self.system_panic(f"{self.task_name}: no held-out writer was scored ({reasons})", fl_ctx)
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
         """Nothing to stop."""
@@ -112,9 +108,7 @@ class Personalize(Controller):
             "summary": summary,
         }
         run_dir = Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id()))
-        progress.write_atomically(run_dir / "personalize.json", json.dumps(result, indent=2) + "\n")
-        progress.write_atomically(run_dir / "personalize.csv", to_csv(sites))
-        progress.append(run_dir, "personalized", **result)
+        progress.record(run_dir, "personalized", "personalize", result, to_csv(sites))
         if summary:
             before, after = (summary[when]["accuracy"]["mean"] for when in ("initial", "personalized"))
             gain = summary["gain"]
@@ -126,25 +120,21 @@ class Personalize(Controller):
             )
 
 
-def refuse_unfit(replies: Replies) -> None:
-    """Makes an error of every reply but lists of one length, of finite scores and counts above 0, and `dropped`."""
-    for site, dxo in list(replies.results.items()):
-        columns = {name: dxo.data.get(name) for name in (*COUNTS, *SCORES)}
-        dropped = dxo.data.get("dropped")
-        if set(dxo.data) != {*columns, "dropped"} or not all(isinstance(column, list) for column in columns.values()):
-            reason = f"expected dropped, and lists named {', '.join(columns)}"
-        elif isinstance(dropped, bool) or not isinstance(dropped, int) or dropped < 0:
-            reason = "the number of dropped writers is none"
-        elif len({len(column) for column in columns.values()}) != 1:
-            reason = "the lists of scores differ in length"
-        elif not all(is_finite_number(value) for column in columns.values() for value in column):
-            reason = "a score is not a finite number"
-        elif not all(isinstance(value, int) and value > 0 for name in COUNTS for value in columns[name]):
-            reason = "a writer without support or query samples was scored"
-        else:
-            continue
-        del replies.results[site]
-        replies.errors[site] = reason
+def fault(dxo: DXO) -> str:
+    """What is wrong with a reply but lists of one length, of finite scores and counts above 0, and `dropped`."""
+    columns = {name: dxo.data.get(name) for name in (*COUNTS, *SCORES)}
+    dropped = dxo.data.get("dropped")
+    if set(dxo.data) != {*columns, "dropped"} or not all(isinstance(column, list) for column in columns.values()):
+        return f"expected dropped, and lists named {', '.join(columns)}"
+    if isinstance(dropped, bool) or not isinstance(dropped, int) or dropped < 0:
+        return "the number of dropped writers is none"
+    if len({len(column) for column in columns.values()}) != 1:
+        return "the lists of scores differ in length"
+    if not all(is_finite_number(value) for column in columns.values() for value in column):
+        return "a score is not a finite number"
+    if not all(isinstance(value, int) and value > 0 for name in COUNTS for value in columns[name]):
+        return "a writer without support or query samples was scored"
+    return ""
 
 
 def summarise(sites: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -30,3 +30,10 @@ def append(run_dir: Path, event: str, **fields: Any) -> None:
     line = json.dumps({"event": event, "time": time.time(), **fields}) + "\n"
     with _lock, (run_dir / FILE_NAME).open("a", encoding="utf-8") as file:
         file.write(line)
+
+
+def record(run_dir: Path, event: str, stem: str, result: dict[str, Any], table: str) -> None:
+    """Writes a workflow's result as `stem`.json, its `table` as `stem`.csv, and adds it as an event."""
+    write_atomically(run_dir / f"{stem}.json", json.dumps(result, indent=2) + "\n")
+    write_atomically(run_dir / f"{stem}.csv", table)
+    append(run_dir, event, **result)

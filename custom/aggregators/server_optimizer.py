@@ -22,6 +22,7 @@ from nvflare.app_common.shareablegenerators.full_model_shareable_generator impor
 from custom.checks.update import Tensors
 from custom.errors import BundleError
 from custom.learning.train import check_rates
+from custom.panic import check_or_panic
 
 STATISTICS = re.compile(r"(^|\.)running_(mean|var)$")  # of BatchNorm: no weights, so they take the mean itself
 
@@ -44,10 +45,7 @@ class _ServerOptimizer(FullModelShareableGenerator):
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Ends a job whose settings are wrong as soon as it starts."""
         if event_type == EventType.START_RUN:
-            try:
-                self.check()
-            except BundleError as error:
-                self.system_panic(str(error), fl_ctx)
+            check_or_panic(self, fl_ctx)
 
     def shareable_to_learnable(self, shareable: Shareable, fl_ctx: FLContext) -> ModelLearnable:
         """The next global model.

@@ -32,6 +32,7 @@ from nvflare.app_common.app_event_type import AppEventType
 from custom.checks.update import Origin, Tensors, UpdateRejected, check_round, check_weight, shown
 from custom.errors import BundleError
 from custom.keys import POSITIONS
+from custom.panic import check_or_panic
 
 
 class Update(NamedTuple):
@@ -104,10 +105,7 @@ class WeightedAggregator(Aggregator):
         to every site, where with two sites each could read off the other's.
         """
         if event_type == EventType.START_RUN:
-            try:
-                self.check()
-            except BundleError as error:
-                self.system_panic(str(error), fl_ctx)
+            check_or_panic(self, fl_ctx)
         elif event_type == AppEventType.AFTER_SHAREABLE_TO_LEARNABLE:
             fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.META] = {}
 

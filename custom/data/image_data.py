@@ -25,11 +25,17 @@ from custom.data.digits import Digits
 from custom.data.download import download
 from custom.data.image_batches import ImageSiteData, Pool
 from custom.data.image_source import ImageSource
-from custom.data.partition import Fractions, Indices, dirichlet_fractions, iid_fractions, k_classes_fractions, share_out
-from custom.errors import BundleError
-from custom.learning.seed import derive
-
-MIN_TRAIN, MIN_TEST = 10, 2  # at every site; 10 is the least of which a tenth can be set aside
+from custom.data.partition import (
+    MIN_TEST,
+    MIN_TRAIN,
+    Fractions,
+    Indices,
+    dirichlet_fractions,
+    iid_fractions,
+    k_classes_fractions,
+    share_out,
+    split_validation,
+)
 
 
 class ImageData:
@@ -93,7 +99,9 @@ class ImageData:
             split: Pool(source.images(split, rows), torch.from_numpy(labels[split][rows]))
             for split, rows in held.items()
         }
-        train, validation = self._split_validation(name, len(held["train"]), seed)
+        remedy = "change validation_fraction, or use fewer sites"
+        divided = split_validation(len(held["train"]), self.validation_fraction, seed, name, remedy)
+        train, validation = map(torch.from_numpy, divided)
         test = torch.arange(len(held["test"]))
         rows = {"train": ("train", train), "validation": ("train", validation), "test": ("test", test)}
         return ImageSiteData(source, pools, rows, self.augment)
@@ -121,19 +129,3 @@ class ImageData:
         }
         shares = share_out((labels["train"], labels["test"]), (MIN_TRAIN, MIN_TEST), draws[self.partition], seed)
         return {"train": shares[0][place], "test": shares[1][place]}
-
-    def _split_validation(self, name: str, num_samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Row numbers of the training and of the validation samples, each ascending."""
-        num_validation = round(num_samples * self.validation_fraction)
-        if not 0 < num_validation < num_samples:
-            raise BundleError(
-                "training and validation both need a sample",
-                site=name,
-                key="validation_fraction",
-                expected=f"1 to {num_samples - 1} of the site's {num_samples} training samples",
-                got=f"{num_validation} ({self.validation_fraction:g} of them)",
-                remedy="change validation_fraction, or use fewer sites",
-            )
-        order = np.random.default_rng(derive(seed, num_samples)).permutation(num_samples)
-        validation, train = np.sort(order[:num_validation]), np.sort(order[num_validation:])
-        return torch.from_numpy(train), torch.from_numpy(validation)

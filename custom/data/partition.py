@@ -20,6 +20,7 @@ Fractions = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 REDRAWS = 100
+MIN_TRAIN, MIN_TEST = 10, 2  # at every site; 10 is the least of which a tenth can be set aside
 
 
 def iid_fractions(num_sites: int, num_classes: int) -> Fractions:
@@ -130,3 +131,33 @@ def share_out(
         got=smallest,
         remedy="use fewer sites, a larger alpha or more classes_per_site",
     )
+
+
+def split_validation(number: int, fraction: float, seed: int, site: str, remedy: str) -> tuple[Indices, Indices]:
+    """Sets a part of a site's training samples aside.
+
+    Args:
+        number: of training samples.
+        fraction: to set aside, in (0, 1).
+        seed: of the job.
+        site: for the error.
+        remedy: likewise: what the user may change.
+
+    Returns:
+        Places of the training and of the validation samples, each ascending.
+
+    Raises:
+        BundleError: one of the two would be empty.
+    """
+    num_validation = round(number * fraction)
+    if not 0 < num_validation < number:
+        raise BundleError(
+            "training and validation both need a sample",
+            site=site,
+            key="validation_fraction",
+            expected=f"1 to {number - 1} of the site's {number} training samples",
+            got=f"{num_validation} ({fraction:g} of them)",
+            remedy=remedy,
+        )
+    order = np.random.default_rng(derive(seed, number)).permutation(number)
+    return np.sort(order[num_validation:]), np.sort(order[:num_validation])

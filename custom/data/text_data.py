@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from custom.data.ag_news import CLASSES, TextSource, open_ag_news
 from custom.data.component import (
@@ -21,14 +20,22 @@ from custom.data.component import (
     place_in_roster,
 )
 from custom.data.headlines import make_headlines
-from custom.data.partition import Fractions, Indices, dirichlet_fractions, iid_fractions, share_out
+from custom.data.partition import (
+    MIN_TEST,
+    MIN_TRAIN,
+    Fractions,
+    Indices,
+    dirichlet_fractions,
+    iid_fractions,
+    share_out,
+    split_validation,
+)
 from custom.data.text_batches import TextSiteData, tokenise
 from custom.data.tokenizer import fingerprint, load_tokenizer
 from custom.errors import BundleError
 from custom.learning.seed import derive
 from custom.models.pretrained import check_setting
 
-MIN_TRAIN, MIN_TEST = 10, 2  # at every site; 10 is the least of which a tenth can be set aside
 SAMPLE_STREAM = 2_000_007  # so that the random numbers are others
 
 
@@ -100,7 +107,8 @@ class TextData:
         for split, rows in held.items():
             texts = source.splits[split]
             tokens[split] = tokenise(tokenizer, [texts.texts[r] for r in rows], texts.labels[rows], self.max_length)
-        train, validation = self._split_validation(name, len(held["train"]), seed)
+        remedy = "change validation_fraction or sample_percentage, or use fewer sites"
+        train, validation = split_validation(len(held["train"]), self.validation_fraction, seed, name, remedy)
         facts = {
             "dataset": source.name,
             "embedded": source.embedded,
@@ -139,18 +147,3 @@ class TextData:
         used = max(1, round(number * self.sample_percentage))
         order = np.random.default_rng(derive(seed, SAMPLE_STREAM)).permutation(number)
         return np.sort(order[:used])
-
-    def _split_validation(self, name: str, number: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Places of the training and of the validation samples, each ascending."""
-        num_validation = round(number * self.validation_fraction)
-        if not 0 < num_validation < number:
-            raise BundleError(
-                "training and validation both need a sample",
-                site=name,
-                key="validation_fraction",
-                expected=f"1 to {number - 1} of the site's {number} training samples",
-                got=f"{num_validation} ({self.validation_fraction:g} of them)",
-                remedy="change validation_fraction or sample_percentage, or use fewer sites",
-            )
-        order = np.random.default_rng(derive(seed, number)).permutation(number)
-        return np.sort(order[num_validation:]), np.sort(order[:num_validation])

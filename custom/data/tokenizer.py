@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from custom.data.headlines import words
 from custom.errors import BundleError
-from custom.models.pretrained import EMBEDDED, find_pretrained, quiet
+from custom.models.pretrained import EMBEDDED, find_pretrained, reading
 
 EMBEDDED_LENGTH = 256  # tokens that the embedded encoder has positions for
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -66,16 +66,8 @@ def fingerprint(tokenizer: Any) -> str:
 
 
 def _read(folder: Path) -> Any:
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # whatever is wrong with its files
-        raise BundleError(
-            "no tokenizer can be read from this folder",
-            key=f"model_name_or_path {folder}",
-            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            remedy="it needs tokenizer.json, or vocab.txt and tokenizer_config.json",
-        ) from error
+    with reading("tokenizer", folder, "it needs tokenizer.json, or vocab.txt and tokenizer_config.json"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.pad_token_id is None:
         raise BundleError("has no padding token", key=f"model_name_or_path {folder}", remedy="choose a BERT encoder")
     return tokenizer

@@ -26,6 +26,7 @@ from custom.checks.update import Origin, Tensors, UpdateRejected
 from custom.compression import wire
 from custom.errors import BundleError
 from custom.keys import POSITIONS, SAMPLES
+from custom.panic import check_or_panic
 
 
 class _Accepted(NamedTuple):
@@ -88,10 +89,7 @@ class CheckUpdate(Filter):
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Starts afresh with the run, if the settings are good."""
         if event_type == EventType.START_RUN:
-            try:
-                self.check()
-            except BundleError as error:
-                self.system_panic(str(error), fl_ctx)
+            check_or_panic(self, fl_ctx)
             with self._lock:
                 self.counts.clear()
                 self._norms.clear()

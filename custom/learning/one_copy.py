@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from custom.learning.cohort import Scores, Work
 from custom.learning.evaluate import EVALUATION_BATCH
-from custom.models.keyed_dropout import keys
+from custom.models.keyed_dropout import keyed_layers, keys
 
 
 class OneCopy:
@@ -33,6 +33,7 @@ class OneCopy:
         self._model = model
         self.parameters: list[torch.Tensor] = list(model.parameters())
         self.steps = len(self._work.batches)
+        self._layers = keyed_layers(model)
         self._buffers = dict(model.named_buffers())
         self._loss, self._seen = torch.zeros(1, dtype=torch.float64, device=start[0].device), 0
         with torch.no_grad():
@@ -42,7 +43,7 @@ class OneCopy:
     def backward(self, batch: int) -> None:
         """See `Copies`."""
         rows = self._work.batches[batch]
-        for name, key in keys(self._model, self._work.seed, batch).items():
+        for name, key in keys(self._layers, self._work.seed, batch).items():
             self._buffers[name].fill_(key)
         for parameter in self.parameters:
             parameter.grad = None

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from custom.learning.cohort import EMPTY, Scores, Work
-from custom.models.keyed_dropout import keys
+from custom.models.keyed_dropout import keyed_layers, keys
 
 SCORED_AT_ONCE = 128  # samples of each writer
 Named = dict[str, torch.Tensor]
@@ -38,6 +38,7 @@ class StackedCopies:
         self._device = start[0].device
         self._names = [name for name, _ in model.named_parameters()]
         self.parameters = [torch.stack([value.detach()] * len(works)).requires_grad_() for value in start]
+        self._layers = keyed_layers(model)
         self._buffers = {name: torch.stack([value] * len(works)) for name, value in model.named_buffers()}
         self.steps = max(len(work.batches) for work in works)
         self._images = pad_sequence([work.images for work in works], batch_first=True)
@@ -49,9 +50,9 @@ class StackedCopies:
         """See `Copies`."""
         rows = [work.batches[batch] if batch < len(work.batches) else EMPTY for work in self._works]
         images, labels, weights = self._gather(rows)
-        for name in keys(self._model, 0, 0):
-            drawn = [keys(self._model, work.seed, batch)[name] for work in self._works]
-            self._buffers[name] = torch.tensor(drawn, device=self._device)
+        drawn = [keys(self._layers, work.seed, batch) for work in self._works]
+        for name in drawn[0]:
+            self._buffers[name] = torch.tensor([one[name] for one in drawn], device=self._device)
 
         def loss_of(
             parameters: Named, buffers: Named, images: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor

@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, BertConf
 
 from custom.data.tokenizer import EMBEDDED_LENGTH, load_tokenizer, vocabulary
 from custom.errors import BundleError
-from custom.models.pretrained import EMBEDDED, find_pretrained, quiet
+from custom.models.pretrained import EMBEDDED, find_pretrained, quiet, reading
 
 EVALUATION_ROWS = 64  # at a time in evaluation, where a batch of long texts would take gigabytes
 HEAD_FILE = "classification_head.safetensors"
@@ -183,23 +183,15 @@ def _embedded(num_classes: int, pooling: str) -> tuple[Any, Named]:
 
 def _read(folder: Path, num_classes: int, pooling: str) -> tuple[Any, Named]:
     """The encoder in `folder`, and those parameters of its head that are not there."""
-    try:
-        with quiet():
-            encoder, found = _auto(pooling).from_pretrained(
-                folder,
-                local_files_only=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-                num_labels=num_classes,
-                ignore_mismatched_sizes=True,
-            )
-    except Exception as error:  # whatever is wrong with its files
-        raise BundleError(
-            "no encoder can be read from this folder",
-            key=f"model_name_or_path {folder}",
-            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            remedy="it needs config.json and model.safetensors, whole",
-        ) from error
+    with reading("encoder", folder, "it needs config.json and model.safetensors, whole"):
+        encoder, found = _auto(pooling).from_pretrained(
+            folder,
+            local_files_only=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            num_labels=num_classes,
+            ignore_mismatched_sizes=True,
+        )
     missing = {*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])}
     new = [(name, parameter) for name, parameter in encoder.named_parameters() if name in missing]
     body = f"{encoder.base_model_prefix}." if pooling == "pooler" else ""

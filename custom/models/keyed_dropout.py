@@ -8,6 +8,8 @@ Flood 2014, https://doi.org/10.1145/2660193.2660195) over key and position.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -34,15 +36,19 @@ class KeyedDropout(nn.Module):
         return values * kept.to(values.dtype) / (1.0 - self.p)
 
 
-def keys(model: nn.Module, seed: int, step: int) -> dict[str, int]:
-    """A key for every KeyedDropout of `model` at one step, by the name of its buffer.
+def keyed_layers(model: nn.Module) -> list[str]:
+    """The names of all KeyedDropout layers of `model`."""
+    return [name for name, module in model.named_modules() if isinstance(module, KeyedDropout)]
+
+
+def keys(layers: Sequence[str], seed: int, step: int) -> dict[str, int]:
+    """A key for every one of the layers at one step, by the name of its buffer.
 
     Args:
-        model: any module.
+        layers: `keyed_layers` of a model.
         seed: of the copy of the model, non-negative.
         step: counts the forward passes that are to draw masks of their own.
     """
-    layers = [name for name, module in model.named_modules() if isinstance(module, KeyedDropout)]
     return {
         f"{name}.key": (seed + (step * len(layers) + number) * _STRIDE) % 2**63 for number, name in enumerate(layers)
     }

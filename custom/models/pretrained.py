@@ -96,6 +96,21 @@ def _ask_hub(name: str) -> Path | str:
 
 
 @contextlib.contextmanager
+def reading(what: str, folder: Path, remedy: str) -> Iterator[None]:
+    """Around the reading of a folder by transformers: quiet, and whatever is wrong with its files is a BundleError."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:
+        raise BundleError(
+            f"no {what} can be read from this folder",
+            key=f"model_name_or_path {folder}",
+            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            remedy=remedy,
+        ) from error
+
+
+@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without the progress bars and notes of transformers, which end up in FLARE's logs."""
     verbosity = transformers_logging.get_verbosity()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
-from custom.models.keyed_dropout import KeyedDropout, keys, uniform
+from custom.models.keyed_dropout import KeyedDropout, keyed_layers, keys, uniform
 
 
 def test_the_numbers_are_those_of_splitmix64():
@@ -31,8 +31,9 @@ def test_nothing_happens_in_evaluation():
 
 def test_every_layer_and_step_and_seed_has_a_key_of_its_own():
     model = nn.Sequential(KeyedDropout(), nn.Linear(2, 2), KeyedDropout())
-    drawn = [key for seed in range(3) for step in range(4) for key in keys(model, seed, step).values()]
-    assert keys(model, 0, 0).keys() == {"0.key", "2.key"}
+    layers = keyed_layers(model)
+    drawn = [key for seed in range(3) for step in range(4) for key in keys(layers, seed, step).values()]
+    assert keys(layers, 0, 0).keys() == {"0.key", "2.key"}
     assert len(set(drawn)) == len(drawn) == 24
     assert min(drawn) >= 0
 
