@@ -129,7 +129,7 @@ def share_out(
         key="partition",
         expected=f"at least {list(min_samples)} training and test samples at every site after {REDRAWS} draws",
         got=smallest,
-        remedy="use fewer sites, a larger alpha or more classes_per_site",
+        remedy="use fewer sites, sites that differ less (alpha, beta or classes_per_site)",
     )
 
 

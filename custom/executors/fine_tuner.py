@@ -6,6 +6,7 @@ Also `submit_model`, which is refused unless the site's personal model may leave
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from custom.executors.trainer import first_model_path, local_model_path
 from custom.keys import ROUNDS, TRAINING
 from custom.learning.evaluate import EVALUATION_BATCH, evaluate
 from custom.learning.fine_tune import FineTuned, compile_pattern, fine_tune, only_training, pull_towards
+from custom.learning.optimizer import LocalOptimizer
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
 from custom.learning.train import LocalBudget, check_counts, check_rates
@@ -35,22 +37,21 @@ FINE_TUNE_STREAM, LOCAL_ONLY_STREAM = 1_000_001, 1_000_002  # beyond any round, 
 
 
 class FineTuner(SiteTask):
-    """Fine-tunes with SGD and a fresh optimiser, and keeps the epoch that is best on validation, the received included.
+    """Fine-tunes with a fresh optimiser, and keeps the epoch that is best on validation, the received included.
 
     Args:
         fine_tune_epochs: passes over the site's data, at most.
         fine_tune_steps: batches at most, in place of `fine_tune_epochs`.
         batch_size: samples a batch.
         local_lr: learning rate.
-        momentum: of SGD.
-        weight_decay: L2 penalty towards zero.
+        optimizer, momentum, weight_decay: as in `Trainer`.
         proximal: L2 pull towards the global model (Ditto's lambda).
         train_only: regular expression for the names of the parameters to train, such as `fc3` for the head; all others,
             and the statistics of BatchNorm among them, stay as they are. Empty trains everything.
         patience: epochs without a better validation accuracy before it stops.
         local_only: also train a model of the site's own from the same start, with the budget of all rounds and no
             federation, to compare with; it is scored and thrown away.
-        mixed_precision: bfloat16 forward pass, on CUDA only.
+        mixed_precision: bfloat16 forward pass, on CUDA and on a CPU with AMX.
         share_personal_models: let `submit_model` send the personal model. Off, it never leaves the site.
         personal_dir: where personal models are kept, relative to the site's FLARE workspace; a folder per job name.
         data, model, seed, device: as in `SiteTask`.
@@ -62,6 +63,7 @@ class FineTuner(SiteTask):
         fine_tune_steps: int | None = None,
         batch_size: int = 64,
         local_lr: float = 0.01,
+        optimizer: str = "sgd",
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         proximal: float = 0.0,
@@ -78,7 +80,7 @@ class FineTuner(SiteTask):
     ) -> None:
         super().__init__(data, model, seed, device)
         self.budget = LocalBudget(fine_tune_epochs, fine_tune_steps, batch_size)
-        self.local_lr, self.momentum, self.weight_decay = local_lr, momentum, weight_decay
+        self.local_lr, self.optimizer = local_lr, LocalOptimizer(optimizer, momentum, weight_decay)
         self.proximal, self.train_only, self.patience = proximal, train_only, patience
         self.mixed_precision = mixed_precision
         self.local_only, self.share_personal_models, self.personal_dir = local_only, share_personal_models, personal_dir
@@ -90,8 +92,8 @@ class FineTuner(SiteTask):
         for key in ("local_only", "mixed_precision", "share_personal_models"):
             if not isinstance(getattr(self, key), bool):
                 raise BundleError(key=key, expected="true or false", got=repr(getattr(self, key)))
-        check_rates(local_lr=self.local_lr, momentum=self.momentum, weight_decay=self.weight_decay)
-        check_rates(proximal=self.proximal)
+        self.optimizer.check()
+        check_rates(local_lr=self.local_lr, proximal=self.proximal)
         check_counts(patience=self.patience)
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -160,7 +162,7 @@ class FineTuner(SiteTask):
                 site.model,
                 site.data,
                 self.budget.epochs(site.data, site.device, torch.Generator().manual_seed(seed)),
-                torch.optim.SGD(parameters, self.local_lr, self.momentum, weight_decay=self.weight_decay),
+                self.optimizer.build(parameters, self.local_lr),
                 site.device,
                 patience=self.patience,
                 frozen=frozen,
@@ -182,17 +184,18 @@ class FineTuner(SiteTask):
         set_weights(site.model, load_weights(first_model_path(site.run_dir)))
         budget = LocalBudget(settings["epochs"], settings["steps"], settings["batch_size"])
         passes = budget.passes(site.data)
-        sgd = {key: settings[key] for key in ("momentum", "weight_decay")}
+        lr = partial(learning_rate, settings["local_lr"], settings["lr_schedule"])
         fine_tune(
             site.model,
             site.data,
             budget.epochs(site.data, site.device, torch.Generator().manual_seed(seed)),
-            torch.optim.SGD(site.model.parameters(), lr=settings["local_lr"], **sgd),
+            LocalOptimizer(**settings["optimizer"]).build(site.model.parameters(), settings["local_lr"]),
             site.device,
             patience=10**9,
             frozen=[],
+            accumulate_batches=settings["accumulate_batches"],
             mixed_precision=settings["mixed_precision"],
-            learning_rates=lambda epoch: learning_rate(settings["local_lr"], settings["lr_schedule"], epoch, passes),
+            learning_rates=lambda epoch: lr(epoch, passes, settings["lr_warmup_rounds"]),
             should_stop=lambda: bool(abort.triggered),
         )
         return _scores(site)

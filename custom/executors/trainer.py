@@ -8,6 +8,7 @@ its training samples. The optimiser is new in every round, as in the paper.
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,28 +17,35 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
+from torch import nn
 
 from custom.executors.site_task import Site, SiteTask
 from custom.keys import TRAIN_METRICS, TRAINING
 from custom.learning.evaluate import EVALUATION_BATCH, evaluate
+from custom.learning.optimizer import LocalOptimizer
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
-from custom.learning.train import LocalBudget, check_rates, train
+from custom.learning.train import LocalBudget, check_counts, check_rates, train
 from custom.learning.weights import Weights, get_weights, save_atomically, set_weights, to_tensors, weight_difference
+
+DEFAULT_LR = 0.01
 
 
 class Trainer(SiteTask):
-    """Trains with SGD and momentum.
+    """Trains with SGD and momentum, or AdamW.
 
     Args:
         local_epochs: passes over the site's data a round.
         local_steps: batches a round, in place of `local_epochs`.
         batch_size: samples a batch.
-        local_lr: learning rate of the first round.
+        accumulate_batches: batches a step of the optimiser, for steps on more samples than fit into memory.
+        local_lr: the highest learning rate; if None, the model's `suggested_lr`, or 0.01 if it has none.
         lr_schedule: `constant`, `cosine` or `step`, across rounds.
-        momentum: of SGD, within a round.
-        weight_decay: L2 penalty.
-        mixed_precision: bfloat16 forward pass, on CUDA only.
+        lr_warmup_rounds: rounds over which the learning rate rises to that.
+        optimizer: `sgd` or `adamw`.
+        momentum: of SGD, within a round; AdamW's beta1.
+        weight_decay: L2 penalty; of AdamW, decoupled and on matrices only.
+        mixed_precision: bfloat16 forward pass, on CUDA and on a CPU with AMX.
         writer: id of a FLARE log writer (such as TBWriter) for the curves; none if there is no such component.
         data, model, seed, device: as in `SiteTask`.
     """
@@ -47,8 +55,11 @@ class Trainer(SiteTask):
         local_epochs: int = 1,
         local_steps: int | None = None,
         batch_size: int = 64,
-        local_lr: float = 0.01,
+        accumulate_batches: int = 1,
+        local_lr: float | None = None,
         lr_schedule: str = "constant",
+        lr_warmup_rounds: int = 0,
+        optimizer: str = "sgd",
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         mixed_precision: bool = False,
@@ -60,19 +71,19 @@ class Trainer(SiteTask):
     ) -> None:
         super().__init__(data, model, seed, device)
         self.budget = LocalBudget(local_epochs, local_steps, batch_size)
-        self.local_lr, self.lr_schedule, self.momentum, self.weight_decay = (
-            local_lr,
-            lr_schedule,
-            momentum,
-            weight_decay,
-        )
+        self.accumulate_batches = accumulate_batches
+        self.local_lr, self.lr_schedule, self.lr_warmup_rounds = local_lr, lr_schedule, lr_warmup_rounds
+        self.optimizer = LocalOptimizer(optimizer, momentum, weight_decay)
         self.mixed_precision, self.writer_id = mixed_precision, writer
 
     def check(self) -> None:
-        """Budget, schedule and rates."""
+        """Budget, schedule, optimiser and rates."""
         self.budget.check()
-        learning_rate(self.local_lr, self.lr_schedule, 0, 1)
-        check_rates(local_lr=self.local_lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        check_counts(accumulate_batches=self.accumulate_batches)
+        if self.local_lr is not None:
+            check_rates(local_lr=self.local_lr)
+        learning_rate(1.0, self.lr_schedule, 0, 1, self.lr_warmup_rounds)
+        self.optimizer.check()
 
     def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
         """One round."""
@@ -111,19 +122,19 @@ class Trainer(SiteTask):
     def _train(self, site: Site, round_index: int, num_rounds: int, abort: Signal) -> float:
         seed = derive(site.seed, site.index, round_index)
         seed_everything(seed)  # dropout
-        optimizer = torch.optim.SGD(
-            site.model.parameters(),
-            lr=learning_rate(self.local_lr, self.lr_schedule, round_index, num_rounds),
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
+        highest = self._highest_lr(site.model)
+        lr = learning_rate(highest, self.lr_schedule, round_index, num_rounds, self.lr_warmup_rounds)
         return train(
             site.model,
             self.budget.batches(site.data, site.device, torch.Generator().manual_seed(seed)),
-            optimizer,
+            self.optimizer.build(site.model.parameters(), lr),
+            accumulate_batches=self.accumulate_batches,
             mixed_precision=self.mixed_precision,
             should_stop=lambda: bool(abort.triggered),
         )
+
+    def _highest_lr(self, model: nn.Module) -> float:
+        return float(getattr(model, "suggested_lr", DEFAULT_LR)) if self.local_lr is None else self.local_lr
 
     def _keep(self, site: Site, weights: Weights, rounds: int) -> None:
         """Keeps the site's model on disk, since its process may not outlive the task (simulator with -t below -n)."""
@@ -133,10 +144,11 @@ class Trainer(SiteTask):
             "epochs": rounds * self.budget.local_epochs,
             "steps": None if steps is None else rounds * steps,
             "batch_size": self.budget.batch_size,
-            "local_lr": self.local_lr,
+            "accumulate_batches": self.accumulate_batches,
+            "local_lr": self._highest_lr(site.model),
             "lr_schedule": self.lr_schedule,
-            "momentum": self.momentum,
-            "weight_decay": self.weight_decay,
+            "lr_warmup_rounds": self.lr_warmup_rounds,
+            "optimizer": asdict(self.optimizer),
             "mixed_precision": self.mixed_precision,
         }
         save_atomically(

@@ -11,7 +11,7 @@ A site's privacy filters run before those of a job, so it is their output that i
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,7 @@ class Sparsify(Filter):
 
     def _payload(self, update: dict[str, Any], fl_ctx: FLContext) -> Payload:
         task = _received(fl_ctx)
+        _check_patterns(self.exclude, from_shareable(task).data)
         patterns = (*STATISTICS, *self.exclude)
         ranked: dict[str, NDArray[Any]] = {}
         whole: dict[str, NDArray[Any]] = {}
@@ -173,6 +174,13 @@ def _received(fl_ctx: FLContext) -> Shareable:
         remedy = "bind Sparsify to a task that brings the global model"
         raise BundleError(key="task", expected=DataKind.WEIGHTS.value, got=shown(kind), remedy=remedy)
     return task
+
+
+def _check_patterns(patterns: Sequence[str], model: Mapping[str, Any]) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in model):
+            expected = f"tensors of this model, such as {next(iter(model), 'none')}"
+            raise BundleError(key="exclude", expected=expected, got=shown(pattern))
 
 
 def _round(task: Shareable) -> int:

@@ -37,6 +37,11 @@ def choose_device(setting: str = "auto") -> torch.device:
     return device
 
 
+def has_bfloat16(where: torch.Tensor) -> bool:
+    """Does the device of this tensor multiply matrices in bfloat16 faster than in float32?"""
+    return where.is_cuda or (where.device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16")))
+
+
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """Moves `model` to `device`, in place, and lays out its image convolutions as channels last.
 

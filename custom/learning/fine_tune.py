@@ -113,6 +113,7 @@ def fine_tune(
     *,
     patience: int,
     frozen: list[nn.Module],
+    accumulate_batches: int = 1,
     mixed_precision: bool = False,
     after_backward: Callable[[], None] = lambda: None,
     learning_rates: Callable[[int], float] | None = None,
@@ -128,7 +129,7 @@ def fine_tune(
         device: where the model is.
         patience: epochs without a better one before it stops; at least 1.
         frozen: see `only_training`.
-        mixed_precision: as in `train`.
+        accumulate_batches, mixed_precision: as in `train`.
         after_backward: see `pull_towards`.
         learning_rates: learning rate of each epoch, from 0 on, if it changes.
         should_stop: asked before every batch; then `Aborted` is raised.
@@ -147,6 +148,7 @@ def fine_tune(
             model,
             batches,
             optimizer,
+            accumulate_batches=accumulate_batches,
             mixed_precision=mixed_precision,
             frozen=frozen,
             after_backward=after_backward,

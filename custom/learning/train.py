@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Local training by mini-batch SGD: the inner loop of FedAvg (McMahan et al. 2017, https://arxiv.org/abs/1602.05629).
+"""Local training by mini-batches: the inner loop of FedAvg (McMahan et al. 2017, https://arxiv.org/abs/1602.05629).
 
 Not a trainer framework: no checkpoints, no logging, no FLARE.
 """
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from custom.data.site_data import Batch, SiteData
 from custom.errors import BundleError
+from custom.learning.device import has_bfloat16
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def train(
     batches: Iterator[Batch],
     optimizer: torch.optim.Optimizer,
     *,
+    accumulate_batches: int = 1,
     mixed_precision: bool = False,
     frozen: Sequence[nn.Module] = (),
     after_backward: Callable[[], None] = lambda: None,
@@ -85,10 +87,11 @@ def train(
         model: in any mode; left in training mode.
         batches: inputs and int64 labels on the device of the model.
         optimizer: over the parameters of the model that are to be trained.
-        mixed_precision: run the forward pass in bfloat16; of effect on CUDA only.
+        accumulate_batches: how many batches a step is taken on, as if they were one; the last step may have fewer.
+        mixed_precision: run the forward pass in bfloat16; of effect on CUDA, and on a CPU with AMX.
         frozen: modules kept in evaluation mode, so that the statistics of BatchNorm stay as they are.
-        after_backward: called when the gradients of a batch are there, and may add to them.
-        should_stop: asked before every batch.
+        after_backward: called when the gradients of a step are there, and may add to them.
+        should_stop: asked before every step.
 
     Returns:
         The mean loss over all samples seen.
@@ -101,17 +104,19 @@ def train(
     for module in frozen:
         module.eval()
     total, seen = torch.zeros((), dtype=torch.float64), 0
-    for inputs, labels in batches:
+    while group := list(islice(batches, accumulate_batches)):
         if should_stop():
             raise Aborted
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16, enabled=mixed_precision and labels.is_cuda):
-            loss = functional.cross_entropy(model(inputs), labels)
-        loss.backward()
+        samples = sum(len(labels) for _, labels in group)
+        for inputs, labels in group:
+            with torch.autocast(labels.device.type, torch.bfloat16, enabled=mixed_precision and has_bfloat16(labels)):
+                loss = functional.cross_entropy(model(inputs).float(), labels)
+            (loss * (len(labels) / samples)).backward()
+            total = total.to(loss.device) + loss.detach().double() * len(labels)  # no wait for the device in the loop
         after_backward()
         optimizer.step()
-        total = total.to(loss.device) + loss.detach().double() * len(labels)  # no wait for the device in the loop
-        seen += len(labels)
+        seen += samples
     if seen == 0:
         raise BundleError(key="train", expected="at least one batch to train on", got="none")
     return float(total) / seen

@@ -24,7 +24,7 @@ from custom.errors import BundleError
 from custom.filters.check_update import CheckUpdate
 from custom.filters.sparsify import Sparsify
 from custom.keys import POSITIONS, TAKEN_ROUND, TRAIN_METRICS
-from custom.widgets.progress_log import payload_bytes
+from custom.widgets.traffic import payload_bytes
 from tests.filters.flare_contexts import submission
 from tests.filters.sparse_federation import Federation
 from tests.support import arrays
@@ -289,6 +289,11 @@ def test_bad_arguments_are_said_at_the_start_and_in_every_reply(arguments, messa
     sparsify.handle_event(EventType.START_RUN, federation.server.context())
     assert f"every update will be refused: {message}" in caplog.text
     assert message in reason(federation.train("site-1", arrays(w=[4, -1, 2, 8]), **arguments))
+
+
+def test_a_pattern_that_excludes_nothing_is_a_mistake(federation):
+    reply = federation.train("site-1", arrays(w=[4, -1, 2, 8]), exclude=["w", "heads.*"])
+    assert "site-1 exclude: expected tensors of this model, such as w, got heads.*" in reason(reply)
 
 
 def test_export_looks_at_a_criterion_before_flare_has_built_it():
