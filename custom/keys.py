@@ -11,3 +11,7 @@ WRITERS = "writers"  # header of a training task over writers: places of those d
 POSITIONS = "positions"  # meta of a sparse result: where its values belong, see custom.compression.wire
 TAKEN_ROUND = "taken_round"  # header of a training task: the last round of which this site's update was taken, or -1
 EVALUATED = "evaluated"  # meta of such a task's result: means over the site's held-out writers
+MODEL_VERSION = "model_version"  # header of a task: the version of its model, see custom.compression.changes
+BASE_VERSION = "base_version"  # header of a task that brings changes: the version that they are to be applied to
+HELD_VERSION = "held_version"  # public property of a site's context: the version it holds, empty if none
+TASK_REFUSED = "task_refused"  # the same, while it answers a task: why it could not use it
