@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundle.report.model import Report, weighted_mean
-from bundle.report.wording import embedded_warning, human_bytes, human_seconds, number, table
+from bundle.report.model import BYTES, Report, weighted_mean
+from bundle.report.wording import ALIKE, against_dense, embedded_warning, human_bytes, human_seconds, number, table
 from bundle.sweep_grid import Point, value_text
 from custom.errors import BundleError
 from custom.progress import write_atomically
@@ -41,6 +41,7 @@ class Result:
         seconds: from the first event to the last.
         dataset: what the sites trained on.
         warning: what to say where that is only the embedded one.
+        dense_upload_bytes, dense_download_bytes: what dense exchange would have cost; None if it is not known.
     """
 
     settings: dict[str, Any]
@@ -54,6 +55,8 @@ class Result:
     seconds: float = 0.0
     dataset: str = ""
     warning: str = ""
+    dense_upload_bytes: int | None = None
+    dense_download_bytes: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -74,8 +77,8 @@ class Result:
         self.status, self.error = report.status, " ".join(report.errors[0].split()) if report.errors else ""
         self.metrics = _metrics(report)
         self.key_metric = PERSONALIZED if PERSONALIZED in self.metrics else report.key_metric()
-        self.upload_bytes = sum(row.upload_bytes for row in report.rounds)
-        self.download_bytes = sum(row.download_bytes for row in report.rounds)
+        for name in BYTES:
+            setattr(self, name, report.total_bytes(name))
         self.seconds = report.seconds
         self.dataset, self.warning = str((report.dataset or {}).get("dataset", "")), embedded_warning(report)
 
@@ -154,14 +157,25 @@ def ranked(results: Sequence[Result], metric: str) -> list[Result]:
 def rows(results: Sequence[Result], metric: str) -> list[list[str]]:
     """A header and a row a point, for people; the number of text columns is that of the settings and one."""
     keys = list(results[0].settings)
-    lines = [[*keys, "status", f"best {metric}".strip(), "final", "up", "down", "time"]]
-    for result in results:
+    columns = [column for way in ("up", "down") for column in _sent(results, way)]
+    lines = [[*keys, "status", f"best {metric}".strip(), "final", *(column[0] for column in columns), "time"]]
+    for index, result in enumerate(results, start=1):
         values = [number(result.value(metric, kind)) for kind in ("best", "final")]
-        ran = result.upload_bytes or result.download_bytes
-        sent = [human_bytes(result.upload_bytes), human_bytes(result.download_bytes)] if ran else ["-", "-"]
+        sent = [column[index] for column in columns]
         time = human_seconds(result.seconds) if result.seconds else "-"
         lines.append([*(value_text(result.settings[key]) for key in keys), result.status, *values, *sent, time])
     return lines
+
+
+def _sent(results: Sequence[Result], way: str) -> list[list[str]]:
+    """A column of bytes `up` or `down`; and one that compares them with dense exchange, if any differ."""
+    names = f"{way}load_bytes", f"dense_{way}load_bytes"
+    counts = [tuple(getattr(result, name) for name in names) for result in results]
+    ran = [result.upload_bytes or result.download_bytes for result in results]
+    sent = [human_bytes(count) if did else "-" for (count, _), did in zip(counts, ran, strict=True)]
+    beside = [against_dense(*count) if did else "" for count, did in zip(counts, ran, strict=True)]
+    differs = any(text not in ("", ALIKE) for text in beside)
+    return [[way, *sent], *([["vs dense", *(text or "-" for text in beside)]] if differs else [])]
 
 
 def to_text(results: Sequence[Result], metric: str) -> str:
@@ -193,12 +207,10 @@ def to_csv(results: Sequence[Result], metric: str) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [f"best_{metric}", f"final_{metric}"] if metric else ["best", "final"]
-    writer.writerow(
-        [*keys, "status", *names, "upload_bytes", "download_bytes", "seconds", "dataset", "folder", "error"]
-    )
+    writer.writerow([*keys, "status", *names, *BYTES, "seconds", "dataset", "folder", "error"])
     for result in results:
         values = [result.value(metric, kind) for kind in ("best", "final")]
-        sums = [result.upload_bytes, result.download_bytes, round(result.seconds, 3)]
+        sums = [*(getattr(result, name) for name in BYTES), round(result.seconds, 3)]
         settings = [value_text(result.settings[key]) for key in keys]
         writer.writerow([*settings, result.status, *values, *sums, result.dataset, result.point.name, result.error])
     return out.getvalue()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from bundle.report import held_out, personal
+from bundle.report import held_out, personal, traffic
 from bundle.report.before_after import before_after
 from bundle.report.charts import charts
 from bundle.report.elements import cards, paragraph, table
@@ -23,6 +23,8 @@ from bundle.report.wording import (
 )
 from bundle.report.writers_page import held_out_section, training_section
 
+MOST_BYTES_ROWS = 240
+
 
 def to_html(report: Report) -> str:
     """The page. All names and reasons are escaped: they come from the sites."""
@@ -34,7 +36,7 @@ def to_html(report: Report) -> str:
         _personal(report),
         held_out_section(report),
     ]
-    sections += [_cross_site(report), _samples(report), _models(report), _footer(report)]
+    sections += [_cross_site(report), _traffic(report), _samples(report), _models(report), _footer(report)]
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
@@ -81,7 +83,8 @@ def _facts(report: Report) -> str:
     facts.append(("Data set", data_set, note.removesuffix(")")))
     facts.append(("Time", human_seconds(report.seconds), "first event to last"))
     up, down = (sum(getattr(row, f"{way}load_bytes") for row in report.rounds) for way in ("up", "down"))
-    facts.append(("Sent", human_bytes(up + down), f"{human_bytes(up)} up, {human_bytes(down)} down"))
+    dense = f"; {human_bytes(traffic.dense_bytes(report))} in dense exchange" if traffic.compared(report) else ""
+    facts.append(("Sent", human_bytes(up + down), f"{human_bytes(up)} up, {human_bytes(down)} down{dense}"))
     cells = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}<small>{escape(note)}</small></dd></div>"
         for name, value, note in facts
@@ -108,6 +111,15 @@ def _rounds(report: Report) -> str:
         rows.append(("best" if report.is_best(row) else "", [label, *_values(row, metric, names), *costs]))
     header = ["round", "all sites", *names, "seconds", "up", "down"]
     return f"<h2>{escape(metric or 'Rounds')} of the global model after each round</h2>\n{table(header, rows)}"
+
+
+def _traffic(report: Report) -> str:
+    if not traffic.compared(report):
+        return ""
+    header, *rows = traffic.table_rows(report, MOST_BYTES_ROWS)
+    parts = [f"<h2>{escape(traffic.TITLE.capitalize())}</h2>", paragraph(traffic.summary(report))]
+    parts.append(table(header, [("total" if row[1] == traffic.ALL_SITES else "", row) for row in rows], "bytes"))
+    return "\n".join([*parts, *map(paragraph, traffic.notes(report, MOST_BYTES_ROWS))])
 
 
 def _values(score: Score, metric: str, names: Sequence[str]) -> list[str]:

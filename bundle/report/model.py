@@ -11,6 +11,7 @@ from bundle.report.writers import Writers
 Metrics = dict[str, float]
 Sites = dict[str, Metrics]
 COUNTS = ("writers", "dropped_writers")  # of a training round; their aggregate is the sum
+BYTES = ("upload_bytes", "download_bytes", "dense_upload_bytes", "dense_download_bytes")
 
 
 @dataclass
@@ -33,6 +34,9 @@ class Round(Score):
         seconds: from the round's start to its end at the server.
         upload_bytes: received from all sites.
         download_bytes: sent to all sites.
+        dense_upload_bytes, dense_download_bytes: what dense exchange of the same messages would have cost; None if it
+            was not recorded.
+        site_bytes: these four by site, those that failed included; empty if it was not recorded.
         failed: the reason by site.
     """
 
@@ -43,11 +47,14 @@ class Round(Score):
     seconds: float = 0.0
     upload_bytes: int = 0
     download_bytes: int = 0
+    dense_upload_bytes: int | None = None
+    dense_download_bytes: int | None = None
+    site_bytes: dict[str, dict[str, int]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The object of `report --json`."""
-        names = ("round", "seconds", "sites", "aggregate", "upload_bytes", "download_bytes")
+        names = ("round", "seconds", "sites", "aggregate", *BYTES, "site_bytes")
         return {name: getattr(self, name) for name in names}
 
 
@@ -113,6 +120,11 @@ class Report:
     def task_starts(self) -> list[tuple[int, str]]:
         """For each of `tasks` the rounds of training before its first."""
         return [(next(row.position for row in self.rounds if row.task == task) - 1, task) for task in self.tasks]
+
+    def total_bytes(self, name: str) -> int | None:
+        """The sum over all rounds of one of BYTES; None if it is not known of one of them."""
+        counts = [getattr(row, name) for row in self.rounds]
+        return None if None in counts else sum(counts)
 
     def is_best(self, row: Round) -> bool:
         """Was the global model after that round the best? False where several tasks had a round of that number."""

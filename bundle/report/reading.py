@@ -12,7 +12,7 @@ from typing import Any
 from bundle.events import Event, read_events
 from bundle.report.causes import first_cause
 from bundle.report.locate import Run, find_run
-from bundle.report.model import COUNTS, Metrics, Report, Round, Score, Sites, weighted_mean
+from bundle.report.model import BYTES, COUNTS, Metrics, Report, Round, Score, Sites, weighted_mean
 from bundle.report.outcome import judge, what_went_wrong
 from bundle.report.personal import elsewhere, latest
 from bundle.report.phases import Phases
@@ -114,8 +114,8 @@ def _fill_rounds(report: Report, rounds: list[Event], validations: list[Event]) 
                 num_rounds=planned[task],
                 position=phases.position(event),
                 seconds=float(event.get("seconds", 0)),
-                upload_bytes=int(event.get("upload_bytes", 0)),
-                download_bytes=int(event.get("download_bytes", 0)),
+                **{name: int(event[name]) for name in BYTES if name in event},
+                site_bytes=_site_bytes(event),
                 failed=dict(event.get("failed") or {}),
             )
         )
@@ -124,6 +124,12 @@ def _fill_rounds(report: Report, rounds: list[Event], validations: list[Event]) 
         report.num_rounds = last.position + last.num_rounds - last.round if last.num_rounds else 0
         initial = received_score(rounds[0])
         report.initial = initial if initial.aggregate else None
+
+
+def _site_bytes(event: Event) -> dict[str, dict[str, int]]:
+    sites = {**event.get("uncounted", {}), **event.get("sites", {})}
+    known = {site: facts for site, facts in sorted(sites.items()) if all(name in facts for name in BYTES)}
+    return {site: {name: int(facts[name]) for name in BYTES} for site, facts in known.items()}
 
 
 def _counts(sites: Sites) -> Metrics:

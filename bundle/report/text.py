@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import textwrap
 
-from bundle.report import held_out, personal
+from bundle.report import held_out, personal, traffic
 from bundle.report.model import Metrics, Report, Round, Score, Sites
 from bundle.report.training import TITLE, training_note, training_rows
 from bundle.report.wording import (
@@ -21,12 +21,13 @@ from bundle.report.wording import (
 
 WIDTH = 110
 MOST_SITE_COLUMNS = 6
+MOST_BYTES_ROWS = 24
 
 
 def to_text(report: Report) -> str:
     """The whole report; sections without content are left out."""
     rounds = _training(report) if report.writers else _rounds(report)
-    parts = [_head(report), rounds, _personal(report), _held_out(report), _cross_site(report)]
+    parts = [_head(report), rounds, _traffic(report), _personal(report), _held_out(report), _cross_site(report)]
     parts += [_models(report), _problems(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -68,6 +69,14 @@ def _rounds(report: Report) -> str:
 def _total(report: Report) -> str:
     up, down = (sum(getattr(row, f"{way}load_bytes") for row in report.rounds) for way in ("up", "down"))
     return f"  in all: {human_bytes(up)} up, {human_bytes(down)} down (arrays, all sites together)"
+
+
+def _traffic(report: Report) -> str:
+    if not traffic.compared(report):
+        return ""
+    rows = table(traffic.table_rows(report, MOST_BYTES_ROWS), text_columns=2)
+    notes = [traffic.summary(report), *traffic.notes(report, MOST_BYTES_ROWS)]
+    return "\n".join([traffic.TITLE, rows, *map(_wrap, notes)])
 
 
 def _training(report: Report) -> str:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from bundle.report.model import Report
 
 T = TypeVar("T")
+ALIKE, ALIKE_WITHIN = "the same", 0.01
 CROSS_NAMES = {"SRV_FL_global_model.pt": "global, last round", "SRV_best_FL_global_model.pt": "global, best"}
 
 
@@ -19,6 +20,18 @@ def human_bytes(count: float) -> str:
             break
         count /= 1000
     return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+
+
+def against_dense(sent: int | None, dense: int | None) -> str:
+    """`79.3x less`, `1.5x as much`, or `the same`, which 1 % does not change; empty if one of them is not known."""
+    if sent is None or dense is None or (sent and not dense):
+        return ""
+    if abs(sent - dense) <= ALIKE_WITHIN * dense:
+        return ALIKE
+    if not sent:
+        return "100 % less"
+    times = max(sent, dense) / min(sent, dense)
+    return f"{times:.{2 if times < 1.1 else 1}f}x {'less' if sent < dense else 'as much'}"
 
 
 def human_seconds(seconds: float) -> str:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import JobMetaKey
-from nvflare.apis.shareable import ReservedHeaderKey, Shareable
+from nvflare.apis.shareable import ReservedHeaderKey
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.fuel.utils.config_factory import ConfigFactory
@@ -24,6 +23,7 @@ from nvflare.widgets.widget import Widget
 from custom import progress
 from custom.executors.site_task import log_foreign_origin
 from custom.keys import EVALUATED, TRAIN_METRICS
+from custom.widgets.traffic import Traffic, totals
 
 
 class ProgressLog(Widget):
@@ -37,7 +37,6 @@ class ProgressLog(Widget):
         super().__init__()
         self.key_metric = key_metric
         self._last_score: float | None = None
-        self._lock = threading.Lock()  # sites are served in threads of their own
         self._run_dir = Path()
         self._roster: list[str] = []
         self._start_round()
@@ -45,7 +44,7 @@ class ProgressLog(Widget):
     def _start_round(self) -> None:
         self._started = time.monotonic()
         self._task = "train"  # FLARE does not tell it at ROUND_DONE
-        self._up = self._down = 0
+        self._traffic = Traffic()
         self._sites: dict[str, dict[str, Any]] = {}
         self._failed: dict[str, str] = {}
 
@@ -56,8 +55,9 @@ class ProgressLog(Widget):
             EventType.START_WORKFLOW: lambda ctx: self._workflow("workflow_started", ctx),
             EventType.END_WORKFLOW: lambda ctx: self._workflow("workflow_finished", ctx),
             AppEventType.ROUND_STARTED: lambda ctx: self._start_round(),
+            EventType.BEFORE_TASK_DATA_FILTER: self._traffic.task_to_be_filtered,
             EventType.AFTER_TASK_DATA_FILTER: self._task_sent,
-            EventType.BEFORE_TASK_RESULT_FILTER: self._result_received,
+            EventType.BEFORE_TASK_RESULT_FILTER: self._traffic.result_received,
             EventType.AFTER_TASK_RESULT_FILTER: self._result_filtered,
             AppEventType.AFTER_CONTRIBUTION_ACCEPT: self._contribution,
             AppEventType.ROUND_DONE: self._round_done,
@@ -93,13 +93,8 @@ class ProgressLog(Widget):
         self._append(event, workflow=fl_ctx.get_prop(FLContextKey.WORKFLOW))
 
     def _task_sent(self, fl_ctx: FLContext) -> None:
-        with self._lock:
-            self._down += payload_bytes(fl_ctx.get_prop(FLContextKey.TASK_DATA))
-            self._task = fl_ctx.get_prop(FLContextKey.TASK_NAME) or self._task
-
-    def _result_received(self, fl_ctx: FLContext) -> None:
-        with self._lock:
-            self._up += payload_bytes(fl_ctx.get_prop(FLContextKey.TASK_RESULT))
+        self._traffic.task_sent(fl_ctx)
+        self._task = fl_ctx.get_prop(FLContextKey.TASK_NAME) or self._task
 
     def _result_filtered(self, fl_ctx: FLContext) -> None:
         result = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
@@ -132,7 +127,9 @@ class ProgressLog(Widget):
         round_number = fl_ctx.get_prop(AppConstants.CURRENT_ROUND) + 1
         num_rounds = fl_ctx.get_prop(AppConstants.START_ROUND, 0) + fl_ctx.get_prop(AppConstants.NUM_ROUNDS)
         seconds = time.monotonic() - self._started
-        sites = dict(sorted(self._sites.items()))
+        traffic = self._traffic.by_site()
+        total = totals(traffic)
+        sites = {site: facts | traffic.pop(site, {}) for site, facts in sorted(self._sites.items())}
         failed = dict(self._failed)
         self._append(
             "round",
@@ -140,17 +137,17 @@ class ProgressLog(Widget):
             num_rounds=num_rounds,
             task=self._task,
             seconds=round(seconds, 3),
-            upload_bytes=self._up,
-            download_bytes=self._down,
+            **total,
             sites=sites,
             failed=failed,
+            uncounted=traffic,  # of the sites whose update was not accepted
         )
         self._sites, self._failed = {}, {}  # what comes now belongs to no round
         score = weighted_mean({s: v["received"] for s, v in sites.items()}, {s: v["samples"] for s, v in sites.items()})
         task = "" if self._task == "train" else f"{self._task} "
         line = f"{task}round {round_number}/{num_rounds}  {self._score(score)}{_evaluated(sites)}"
         line += f"{len(sites)}/{len(self._roster)} sites  "
-        line += f"up {self._up / 1e6:.1f} MB  {seconds:.1f} s"
+        line += f"up {total['upload_bytes'] / 1e6:.1f} MB  {seconds:.1f} s"
         if len(sites) < len(self._roster):
             self.log_warning(fl_ctx, f"{line}  without {', '.join(sorted(set(self._roster) - sites.keys()))}")
         else:
@@ -182,19 +179,6 @@ def numbers(metrics: Any) -> dict[str, float]:
     pairs = metrics.items() if isinstance(metrics, dict) else {"metric": metrics}.items()
     real = {str(k): float(v) for k, v in pairs if isinstance(v, int | float | np.number) and not isinstance(v, bool)}
     return {name: value for name, value in real.items() if math.isfinite(value)}
-
-
-def payload_bytes(shareable: Shareable) -> int:
-    """Bytes of all arrays in the message, before FLARE's own few hundred bytes of framing."""
-
-    def size(value: Any) -> int:
-        if isinstance(value, dict):
-            return sum(size(item) for item in value.values())
-        if isinstance(value, list | tuple):
-            return sum(size(item) for item in value)
-        return len(value) if isinstance(value, bytes) else int(getattr(value, "nbytes", 0))
-
-    return size(shareable)
 
 
 def weighted_mean(metrics: dict[str, dict[str, float]], weights: dict[str, float]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
 from custom.keys import EVALUATED, TRAIN_METRICS
-from custom.widgets.progress_log import ProgressLog, numbers, payload_bytes, weighted_mean
+from custom.widgets.progress_log import ProgressLog, numbers, weighted_mean
 from tests.support import Engine
 
 
@@ -84,9 +84,11 @@ def test_a_round_with_one_failed_site(engine: Engine, caplog: pytest.LogCaptureF
     )
     assert (done["round"], done["num_rounds"]) == (3, 5)
     assert (done["upload_bytes"], done["download_bytes"]) == (40, 80)
+    counts = {"upload_bytes": 40, "download_bytes": 40, "dense_upload_bytes": 40, "dense_download_bytes": 40}
     assert done["sites"] == {
-        "site-1": {"samples": 30, "received": {"val_accuracy": 0.25}, "train": {"train_loss": 1.5}}
+        "site-1": {"samples": 30, "received": {"val_accuracy": 0.25}, "train": {"train_loss": 1.5}, **counts}
     }
+    assert done["uncounted"] == {"site-2": {**counts, "upload_bytes": 0, "dense_upload_bytes": 0}}
     assert done["failed"] == {"site-2": "NaN in w"}
     line = next(record.getMessage() for record in caplog.records if "round 3/5" in record.getMessage())
     assert "received val_accuracy 0.250  1/2 sites" in line
@@ -191,11 +193,6 @@ def test_a_result_sent_twice_is_no_failure_and_a_mended_one_none_either(engine: 
 )
 def test_only_finite_numbers_are_written(metrics: object, expected: dict[str, float]) -> None:
     assert numbers(metrics) == expected
-
-
-def test_payload_counts_arrays_at_any_depth() -> None:
-    nested = Shareable({"a": {"b": [np.zeros(3, np.float32), b"12345"]}, "c": "text", "d": 7})
-    assert payload_bytes(nested) == 12 + 5
 
 
 def test_weighted_mean_by_hand() -> None:
