@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Command line: `python -m bundle run|export|sweep|link|report|data`."""
+"""Command line: `python -m bundle run|export|sweep|link|report|save-pretrained|data`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     parser = argparse.ArgumentParser(prog="python -m bundle", description="Everything that happens around a FLARE job.")
-    commands = parser.add_subparsers(required=True, metavar="run|export|sweep|link|report|data")
+    commands = parser.add_subparsers(required=True, metavar="run|export|sweep|link|report|save-pretrained|data")
     _add_run(commands.add_parser("run", help="run a job in FLARE's simulator, with progress and a report"))
     _add_export(commands.add_parser("export", help="write a plain, self-contained job folder"))
     _add_sweep(commands.add_parser("sweep", help="run a grid of settings of a job, and compare"))
@@ -47,8 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     link.add_argument("--check", action="store_true", help="change nothing; exit 1 if a link is missing or stale")
     link.set_defaults(command=_link)
     _add_report(commands.add_parser("report", help="show what a job did"))
+    _add_save_pretrained(commands.add_parser("save-pretrained", help="write a job's text classifier for Hugging Face"))
     data = commands.add_parser("data", help="download and check a data set")
-    data.add_argument("name", metavar="NAME", help="cifar10")
+    data.add_argument("name", metavar="NAME", help="cifar10, mnist, femnist or ag_news")
     data.add_argument("path", metavar="PATH", type=Path, help="folder it is kept in (dataset_path of a job)")
     data.set_defaults(command=_data)
     return parser
@@ -92,14 +93,31 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_sweep)
 
 
-def _add_report(parser: argparse.ArgumentParser) -> None:
+def _add_workspace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "workspace", metavar="WORKSPACE", type=Path, help="simulator workspace, POC or server kit, or downloaded job"
     )
     parser.add_argument("--job", default="", metavar="ID", help="which job, if there are several (default: the newest)")
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    _add_workspace(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with curves")
     parser.set_defaults(command=_report)
+
+
+def _add_save_pretrained(parser: argparse.ArgumentParser) -> None:
+    _add_workspace(parser)
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="new folder")
+    parser.add_argument("--best", action="store_true", help="the best global model by validation, not the last")
+    parser.add_argument(
+        "--encoder",
+        default="",
+        metavar="NAME",
+        help="folder or name of the pretrained encoder (default: the job's model_name_or_path)",
+    )
+    parser.set_defaults(command=_save_pretrained)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -155,6 +173,13 @@ def _report(options: argparse.Namespace) -> int:
         from bundle.report.html import to_html
 
         _write(options.html, to_html(report))
+    return OK
+
+
+def _save_pretrained(options: argparse.Namespace) -> int:
+    from bundle.save_pretrained import save_pretrained
+
+    print(save_pretrained(options.workspace, options.out, options.job, best=options.best, encoder=options.encoder))
     return OK
 
 

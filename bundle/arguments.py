@@ -34,10 +34,18 @@ class Component:
     arguments: dict[str, Any]
     id: str = ""
 
-    def is_twin(self, other: Component) -> bool:
-        """Are they the same component, one at the server and one at the sites? What is set there must agree."""
+    def must_agree(self, other: Component, argument: str) -> bool:
+        """Is what is set here to be set there too?
+
+        So it is if they are the same component, one at the server and one at the sites, or if both classes name the
+        argument in their `agrees`.
+        """
         same = (self.id, self.path) == (other.id, other.path)
-        return same and self.id != "" and self.side != other.side and self.path.startswith(OWN)
+        twins = same and self.id != "" and self.side != other.side and self.path.startswith(OWN)
+        return twins or (other is not self and self._agrees_on(argument) and other._agrees_on(argument))
+
+    def _agrees_on(self, argument: str) -> bool:
+        return argument in getattr(self.load(), "agrees", ())
 
     def keys(self, argument: str) -> set[str]:
         """All keys that name `argument` of this component."""

@@ -46,4 +46,16 @@ def _femnist(path: Path) -> Path:
     return path / "femnist"
 
 
-DATA_SETS: dict[str, Callable[[Path], Path]] = {"cifar10": _cifar10, "mnist": _mnist, "femnist": _femnist}
+def _ag_news(path: Path) -> Path:
+    from custom.data.ag_news import open_ag_news
+
+    open_ag_news(path)
+    return path
+
+
+DATA_SETS: dict[str, Callable[[Path], Path]] = {
+    "cifar10": _cifar10,
+    "mnist": _mnist,
+    "femnist": _femnist,
+    "ag_news": _ag_news,
+}

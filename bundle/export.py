@@ -54,9 +54,14 @@ def export(name_or_path: str, out: Path, assignments: Sequence[str] = ()) -> Job
     return Job(out, job.meta, job.configs)
 
 
-def _check_out(out: Path, folder: Path) -> None:
+def check_new(out: Path) -> None:
+    """Raises BundleError where a folder is to be written and something is."""
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise BundleError("exists and is not empty", key=str(out), remedy="choose another folder, or remove it first")
+
+
+def _check_out(out: Path, folder: Path) -> None:
+    check_new(out)
     if folder in out.parents:
         raise BundleError("lies inside the job itself", key=str(out), remedy="choose a folder outside")
 

@@ -57,7 +57,7 @@ def apply(configs: dict[Path, dict[str, Any]], values: dict[str, Any]) -> None:
 
 
 def _find(key: str, parts: Sequence[Component]) -> list[Match]:
-    """The argument that `key` names: of one component, or of the same one at the server and at the sites."""
+    """The argument that `key` names: of one component, or of several that must agree on it."""
     present = [(part, argument) for part in parts for argument in part.arguments]
     matches = [match for match in present if key in match[0].keys(match[1])]
     if not matches:
@@ -67,9 +67,9 @@ def _find(key: str, parts: Sequence[Component]) -> list[Match]:
             raise _unknown(key, present + possible)
     part, argument = matches[0]
     if len(matches) == 1:  # its twin may leave the argument to its default
-        twins = [twin for twin in parts if part.is_twin(twin) and key in twin.keys(argument)]
+        twins = [twin for twin in parts if part.must_agree(twin, argument) and key in twin.keys(argument)]
         return matches + [(twin, argument) for twin in twins if argument in twin.parameters()]
-    if len(matches) == 2 and part.is_twin(matches[1][0]):
+    if all(part.must_agree(other, argument) for other, _ in matches[1:]):
         return matches
     keys = _distinct_keys(matches)
     raise BundleError(

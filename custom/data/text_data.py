@@ -34,7 +34,7 @@ from custom.data.text_batches import TextSiteData, tokenise
 from custom.data.tokenizer import fingerprint, load_tokenizer
 from custom.errors import BundleError
 from custom.learning.seed import derive
-from custom.models.pretrained import check_setting
+from custom.models.pretrained import AGREES, check_setting
 
 SAMPLE_STREAM = 2_000_007  # so that the random numbers are others
 
@@ -55,6 +55,8 @@ class TextData:
         validation_fraction: of a site's training samples, in (0, 1).
         max_length: tokens of a text; the rest is cut off.
     """
+
+    agrees = AGREES
 
     def __init__(
         self,

@@ -15,11 +15,12 @@ from transformers import AutoModel, AutoModelForSequenceClassification, BertConf
 
 from custom.data.tokenizer import EMBEDDED_LENGTH, load_tokenizer, vocabulary
 from custom.errors import BundleError
-from custom.models.pretrained import EMBEDDED, find_pretrained, quiet, reading
+from custom.models.pretrained import AGREES, EMBEDDED, find_pretrained, quiet, reading
 
 EVALUATION_ROWS = 64  # at a time in evaluation, where a batch of long texts would take gigabytes
 HEAD_FILE = "classification_head.safetensors"
 INITIAL_STD = 0.02  # as in BERT
+PRETRAINED_LR, SCRATCH_LR = 5e-5, 1e-3  # of AdamW; the first as in Devlin et al., the second found by trial
 
 Named = Sequence[tuple[str, nn.Parameter]]
 
@@ -32,6 +33,9 @@ class BertClassifier(nn.Module):
     New weights depend on torch's CPU seed and on nothing else, bit for bit. A constructor that raises would end the
     FLARE process, so what goes wrong here is kept, and raised by the first `forward`: that is before any training.
 
+    Attributes:
+        suggested_lr: a learning rate that AdamW fine-tunes the encoder well with, or trains the embedded one.
+
     Args:
         model_name_or_path: a folder, a name on the Hub, or `embedded`: see `custom.models.pretrained`. The embedded
             encoder has 2 layers of 64 values, and begins untrained.
@@ -41,6 +45,8 @@ class BertClassifier(nn.Module):
             this encoder, which AutoModelForSequenceClassification can read from what `save_pretrained` writes.
         dropout: before the head of `mean`.
     """
+
+    agrees = AGREES
 
     def __init__(
         self,
@@ -63,6 +69,7 @@ class BertClassifier(nn.Module):
         except BundleError as error:
             self._failure, folder, num_classes, dropout, self.pooling = error, None, 1, 0.0, "mean"
             self.encoder, new = _embedded(num_classes, self.pooling)
+        self.suggested_lr = PRETRAINED_LR if folder else SCRATCH_LR
         self.dropout, self.head = nn.Dropout(dropout), None
         if self.pooling == "mean":
             self.encoder.pooler = None  # else its weights would be sent, and never trained

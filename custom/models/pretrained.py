@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from custom.errors import BundleError
 
+AGREES = ("model_name_or_path", "on_missing")  # what model and data of a job must have alike: `--set` changes both
 EMBEDDED = "embedded"  # in place of a name: the small encoder, and no question to the Hub
 HUB_TIMEOUT_S = 5.0
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]

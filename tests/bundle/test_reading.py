@@ -45,7 +45,7 @@ def test_the_json_has_the_agreed_keys() -> None:
     assert content["personalization"] is None
     assert content["dataset"]["dataset"] == "CIFAR-10"
     keys = {"round", "seconds", "sites", "aggregate", "upload_bytes", "download_bytes"}
-    assert content["rounds"][0].keys() == keys
+    assert content["rounds"][0].keys() == keys | {"dense_upload_bytes", "dense_download_bytes", "site_bytes"}
     assert (content["rounds"][0]["upload_bytes"], content["rounds"][1]["seconds"]) == (2000, 1.5)
 
 

@@ -180,3 +180,19 @@ def test_a_wrong_value_for_both_sides_changes_neither(configs: Configs) -> None:
     with pytest.raises(BundleError, match="expected int, got str"):
         apply(configs, "seed=a")
     assert seeds(configs) == [0, 0]
+
+
+def test_what_several_parts_must_have_alike_is_set_in_all(configs: Configs) -> None:
+    """The encoder of sparse-bert: its model and its tokenizer. A key with an id still means that one alone."""
+    client = configs[Path("config_fed_client.json")]
+    client["components"] = [
+        {"id": "model", "path": "custom.models.bert_classifier.BertClassifier", "args": {}},
+        {"id": "data", "path": "custom.data.text_data.TextData", "args": {"model_name_or_path": "embedded"}},
+    ]
+    apply(configs, "model_name_or_path=some/encoder", "on_missing=error")
+    assert [part["args"] for part in client["components"]] == [
+        {"model_name_or_path": "some/encoder", "on_missing": "error"},
+        {"model_name_or_path": "some/encoder", "on_missing": "error"},
+    ]
+    apply(configs, "model.model_name_or_path=another")
+    assert [part["args"]["model_name_or_path"] for part in client["components"]] == ["another", "some/encoder"]

@@ -123,10 +123,11 @@ def test_a_sweep_runs_every_point_and_ranks_them(
     # 8 cores: 4 points of 2 sites at a time, so 3, and each of the 6 processes has one core
     assert sorted(starts.read_text().splitlines()) == ["0.01 1", "0.03 1", "0.05 1"]
     assert (out / "results.csv").read_text() == (
-        "rounds.timeout,status,best_val_accuracy,final_val_accuracy,upload_bytes,download_bytes,seconds,dataset,folder,error\n"
-        "0.05,completed,0.5,0.75,4000,2000,10.0,CIFAR-10,rounds.timeout=0.05,\n"
-        "0.03,completed,0.3,0.75,4000,2000,10.0,CIFAR-10,rounds.timeout=0.03,\n"
-        "0.01,completed,0.1,0.75,4000,2000,10.0,CIFAR-10,rounds.timeout=0.01,\n"
+        "rounds.timeout,status,best_val_accuracy,final_val_accuracy,upload_bytes,download_bytes,"
+        "dense_upload_bytes,dense_download_bytes,seconds,dataset,folder,error\n"
+        "0.05,completed,0.5,0.75,4000,2000,,,10.0,CIFAR-10,rounds.timeout=0.05,\n"
+        "0.03,completed,0.3,0.75,4000,2000,,,10.0,CIFAR-10,rounds.timeout=0.03,\n"
+        "0.01,completed,0.1,0.75,4000,2000,,,10.0,CIFAR-10,rounds.timeout=0.01,\n"
     )
     results = json.loads((out / "results.json").read_text())
     assert (results["best"], results["metric"]) == ("rounds.timeout=0.05", "val_accuracy")

@@ -32,7 +32,7 @@ def test_the_table_by_hand() -> None:
         "\nbest: lr=0.01, p=iid  (val_accuracy 0.9000, 900 B up)\n"
         "\nfailed: lr=1.0, p=iid: diverged\n"
     )
-    assert to_csv(order, "val_accuracy").splitlines()[3] == '1.0,iid,failed,,,0,0,0.0,,"lr=1.0,p=iid",diverged'
+    assert to_csv(order, "val_accuracy").splitlines()[3] == '1.0,iid,failed,,,0,0,,,0.0,,"lr=1.0,p=iid",diverged'
     assert [row.upload_bytes for row in ranked(results, "val_loss")] == [1_000_000, 900, 0]
 
 
