@@ -63,6 +63,7 @@ bench: setup-dev  ## Benchmarks, about an hour and a half; FLARE_DATA_ROOT must 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target workspace/fedlab -r requirements-bench.txt
 	$(BIN)/python -m benchmarks.writers_speed --fedlab workspace/fedlab --json docs/results/writers_speed.json
 	$(BIN)/python -m benchmarks.writers_rounds --json docs/results/writers_rounds.json
+	$(BIN)/python -m benchmarks.compression --json docs/results/compression.json
 	$(BIN)/python -m benchmarks.write_results
 
 clean:  ## Remove the virtual environment, caches and workspaces

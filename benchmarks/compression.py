@@ -10,6 +10,8 @@ the two parts is measured too, on a whole model.
 Speed: one process, selection and encoding together, against the textbook way: concatenate all scores, sort them all to
 find the threshold, a dense mask a tensor, `torch.nonzero`, 64-bit coordinates (8 bytes a dimension and 4 a value).
 Both take turns on the same arrays. Memory is the peak of what NumPy allocates, results included, in dense models.
+
+Aggregation: the mean of ten sites' payloads, against making each dense and adding it up in float32.
 """
 
 from __future__ import annotations
@@ -30,13 +32,24 @@ from nvflare.app_common.decomposers import common_decomposers
 from nvflare.fuel.utils import fobs
 
 from benchmarks import machine
+from custom.aggregators.sparse import mean_of_entries
+from custom.aggregators.weighted import Update
 from custom.checks.update import Origin
 from custom.compression import topk, wire
 from custom.compression.criteria import MagnitudeChange
 
 DENSITIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.38, 0.5, 0.7, 0.9)
 MATRIX = (3072, 768)
-TARGETS = {"over_bound": 1.05, "float32": 3.6, "float16": 5.5, "speed": 20.0, "memory": 1.0}
+SITES, SENT = 10, 0.01
+TARGETS = {
+    "over_bound": 1.05,
+    "float32": 3.6,
+    "float16": 5.5,
+    "speed": 20.0,
+    "memory": 1.0,
+    "aggregation_speed": 5.0,
+    "aggregation_memory": 1.5,
+}
 
 Arrays = dict[str, np.ndarray]
 
@@ -171,6 +184,60 @@ def speeds(rng: np.random.Generator, repeats: int, with_bert: bool) -> list[dict
     return rows
 
 
+def updates(shapes: dict[str, tuple[int, ...]], rng: np.random.Generator) -> dict[str, Update]:
+    """One in a hundred entries of every tensor from each site."""
+    result = {}
+    for number in range(SITES):
+        kept, values = {}, {}
+        for name, shape in shapes.items():
+            size = math.prod(shape)
+            kept[name] = np.unique(rng.integers(0, size, max(1, round(SENT * size)), dtype=np.int32))
+            values[name] = np.zeros(shape, np.float32)
+            values[name].flat[kept[name]] = rng.standard_normal(kept[name].size, dtype=np.float32)
+        payload = wire.encode(values, kept)
+        result[f"site-{number}"] = Update(1.0 + number, payload.values, {}, payload.positions)
+    return result
+
+
+def densify_and_add(contributions: dict[str, Update], model: Arrays) -> Arrays:
+    """The usual way; a site is unpacked, made dense and added up before the next one."""
+    weight = sum(update.weight for update in contributions.values())
+    total = {name: np.zeros_like(value) for name, value in model.items()}
+    for site, update in contributions.items():
+        entries = wire.decode(update.diff, update.positions, model, Origin(site))
+        for name, value in total.items():
+            dense = np.zeros_like(value)
+            if name in entries:
+                dense.flat[entries[name].indices] = entries[name].values
+            value += dense * np.float32(update.weight / weight)
+    return total
+
+
+def aggregation(rng: np.random.Generator, repeats: int) -> dict[str, Any]:
+    """Both ways on the same payloads, in turns."""
+    shapes = bert(768, 12)
+    contributions, model = updates(shapes, rng), {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    n = sum(value.size for value in model.values())
+    turns = [
+        (
+            seconds(lambda: mean_of_entries(contributions, model, "zero_update")),
+            seconds(lambda: densify_and_add(contributions, model)),
+        )
+        for _ in range(repeats)
+    ]
+    return {
+        "parameters": n,
+        "sites": SITES,
+        "sent": SENT,
+        "seconds": statistics.median(our for our, _ in turns),
+        "dense_seconds": statistics.median(their for _, their in turns),
+        "ratio": statistics.median(their / our for our, their in turns),
+        "lowest_ratio": min(their / our for our, their in turns),
+        "highest_ratio": max(their / our for our, their in turns),
+        "peak_dense_models": peak_bytes(lambda: mean_of_entries(contributions, model, "zero_update")) / (4 * n),
+    }
+
+
 def show(result: dict[str, Any]) -> None:
     """Tables."""
     print(f"one tensor {MATRIX}   density  values   bytes/entry  x bound  x fewer than coordinates  of dense")
@@ -190,6 +257,12 @@ def show(result: dict[str, Any]) -> None:
             f"{row['textbook_seconds'] * 1e3:6.0f} ms: {row['ratio']:.1f}x ({row['lowest_ratio']:.1f}-"
             f"{row['highest_ratio']:.1f}); decoding {row['decode_seconds'] * 1e3:.0f} ms; peak "
             f"{row['peak_dense_models']:.2f} dense models"
+        )
+    if row := result.get("aggregation"):
+        print(
+            f"{row['parameters']:11,} parameters, {row['sites']} sites, {row['sent']:g}: mean {row['seconds']:.2f} s, "
+            f"made dense {row['dense_seconds']:.2f} s: {row['ratio']:.1f}x ({row['lowest_ratio']:.1f}-"
+            f"{row['highest_ratio']:.1f}); peak {row['peak_dense_models']:.2f} dense models"
         )
 
 
@@ -211,6 +284,8 @@ def main() -> None:
     }
     del update, start
     result["speeds"] = speeds(rng, args.repeats, not args.no_bert)
+    if not args.no_bert:
+        result["aggregation"] = aggregation(rng, args.repeats)
     show(result)
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")

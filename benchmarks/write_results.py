@@ -15,6 +15,7 @@ from benchmarks.results.sites import (
     framework_time,
     personalization,
 )
+from benchmarks.results.sparse import compression, sparse_accuracy
 from benchmarks.results.tables import made_on
 from benchmarks.results.writers import OTHERS, per_fed_avg, writers_rounds, writers_speed
 
@@ -37,6 +38,8 @@ SECTIONS: dict[str, tuple[str, Write]] = {
     "writers_speed": ("Local training of many writers, perfedavg's CNN", writers_speed),
     "writers_speed_gpu": ("Local training of many writers, perfedavg's CNN, on a GPU", writers_speed),
     "writers_rounds": ("Rounds over many writers, perfedavg under FLARE", writers_rounds),
+    "compression": ("Bytes and speed of sparse exchange", compression),
+    "sparse_accuracy": ("Accuracy against bytes sent, sparse-bert on AG News under FLARE", sparse_accuracy),
 }
 PER_FED_AVG = {"mnist": "MNIST by writer", "femnist": "FEMNIST", "cifar10": "CIFAR-10 dealt in label shards"}
 
