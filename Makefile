@@ -60,8 +60,8 @@ bench: setup-dev  ## Benchmarks, about an hour and a half; FLARE_DATA_ROOT must 
 	$(BIN)/python -m benchmarks.client_memory --json docs/results/client_memory.json
 	$(BIN)/python -m benchmarks.federated_vs_central --rounds 25 --json docs/results/federated_vs_central.json
 	$(BIN)/python -m benchmarks.personalization --rounds 20 --set train.local_lr=0.01 --json docs/results/personalization.json
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target workspace/fedlab -r requirements-bench.txt
-	$(BIN)/python -m benchmarks.writers_speed --fedlab workspace/fedlab --json docs/results/writers_speed.json
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target workspace/peers -r requirements-bench.txt
+	$(BIN)/python -m benchmarks.writers_speed --fedlab workspace/peers --json docs/results/writers_speed.json
 	$(BIN)/python -m benchmarks.writers_rounds --json docs/results/writers_rounds.json
 	$(BIN)/python -m benchmarks.compression --json docs/results/compression.json
 	$(BIN)/python -m benchmarks.write_results

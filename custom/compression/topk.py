@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,7 +73,6 @@ def select(
     keep_fraction: float,
     *,
     scope: str = "model",
-    exclude: Sequence[str] = (),
     seed: int = 0,
 ) -> Indices:
     """Chooses `max(1, round(keep_fraction * n))` of n entries (half rounds to even); none where n is 0.
@@ -85,11 +83,10 @@ def select(
         criterion: the score; not asked when everything is kept.
         keep_fraction: in (0, 1].
         scope: what n counts and one threshold is for: the whole `model` or each `tensor`.
-        exclude: names of tensors to pass over, or patterns with `*` and `?`, as of BatchNorm's running averages.
         seed: 0 or more, for criteria with chance in them, such as the round's number.
 
     Returns:
-        For every floating-point tensor that is not excluded: the flat indices to keep, ascending, perhaps none; int32,
+        For every floating-point tensor: the flat indices to keep, ascending, perhaps none; int32,
         or int64 where that is too small. Ties go to the tensor that is first by name, and in it to the lower index.
 
     Raises:
@@ -98,8 +95,8 @@ def select(
     keep_fraction = check_keep_fraction(keep_fraction)
     if scope not in SCOPES:
         raise BundleError(key="scope", expected=" or ".join(SCOPES), got=shown(scope))
-    names = [name for name in sorted(update) if not any(fnmatchcase(name, pattern) for pattern in exclude)]
-    tensors = [_flat(name, update[name], start) for name in names if np.issubdtype(update[name].dtype, np.floating)]
+    names = (name for name in sorted(update) if np.issubdtype(update[name].dtype, np.floating))
+    tensors = [_flat(name, update[name], start) for name in names]
     groups = [tensors] if scope == "model" else [[tensor] for tensor in tensors]
     kept: Indices = {}
     for group in groups:

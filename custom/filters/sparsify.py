@@ -33,8 +33,8 @@ from custom.compression.criteria import Criterion, MagnitudeChange
 from custom.compression.wire import Entries, Payload
 from custom.errors import BundleError
 from custom.keys import POSITIONS, TAKEN_ROUND
+from custom.learning.weights import STATISTICS
 
-STATISTICS = ("running_mean", "*.running_mean", "running_var", "*.running_var")  # of BatchNorm
 _TASK = "sparsify_task"  # in the context of one task
 
 
@@ -126,12 +126,13 @@ class Sparsify(Filter):
     def _payload(self, update: dict[str, Any], fl_ctx: FLContext) -> Payload:
         task = _received(fl_ctx)
         _check_patterns(self.exclude, from_shareable(task).data)
-        patterns = (*STATISTICS, *self.exclude)
         ranked: dict[str, NDArray[Any]] = {}
         whole: dict[str, NDArray[Any]] = {}
         for name, value in update.items():
+            if not isinstance(value, np.ndarray | np.generic):
+                raise BundleError(key=name, expected="a NumPy array", got=type(value).__name__)
             if np.issubdtype(value.dtype, np.floating):  # the server keeps its own integers
-                excluded = any(fnmatchcase(name, pattern) for pattern in patterns)
+                excluded = STATISTICS.search(name) or any(fnmatchcase(name, pattern) for pattern in self.exclude)
                 (whole if excluded else ranked)[name] = np.asarray(value)
         chosen = self._feed_back(ranked, task, fl_ctx) if self.error_feedback else self._choose(ranked, task, fl_ctx)[1]
         rest = wire.encode(whole, {name: np.arange(value.size) for name, value in whole.items()})
@@ -141,7 +142,11 @@ class Sparsify(Filter):
     def _feed_back(self, update: dict[str, NDArray[Any]], task: Shareable, fl_ctx: FLContext) -> Payload:
         """Adds what was held back before, and holds back what is not sent now."""
         current_round, path = _round(task), _residual_path(task, fl_ctx)
-        state = residual.load(path, update)
+        try:
+            state = residual.load(path, update)
+        except residual.Damaged as error:
+            self.log_warning(fl_ctx, f"what this site had held back is lost, and training goes on without it: {error}")
+            state = None
         if state is not None and state.round_number == current_round:
             # The task comes again because its result was lost. What was lost is sent; to add a second training from
             # the same model would take the step twice.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import nn
 from custom.errors import BundleError
 
 Weights = dict[str, np.ndarray]
+STATISTICS = re.compile(r"(^|\.)running_(mean|var)$")  # of BatchNorm: measured values, not weights
 
 
 def get_weights(model: nn.Module) -> Weights:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -242,6 +243,19 @@ def test_bytes_are_values_and_positions(federation):
     assert len(stream) <= (math.log2(math.comb(1000, 10)) + 1.2) / 8 + 2
 
 
+def test_a_damaged_residual_is_lost_and_said_and_training_goes_on(federation, caplog):
+    federation.deliver("site-1", federation.train("site-1", arrays(w=[4, -1, 2, 8])))  # holds back -1 and 2
+    federation.end_round()
+    (file,) = federation.engines["site-1"].run_dir.glob("residual_*")
+    file.write_bytes(file.read_bytes()[:100])
+    second = federation.train("site-1", arrays(w=[0, 1, 3, 0]))
+    assert sent(second, federation.model)["w"] == [0, 1, 3, 0]
+    assert "what this site had held back is lost" in caplog.text
+    federation.deliver("site-1", second)
+    federation.end_round()
+    assert sent(federation.train("site-1", arrays(w=[5, 0, 0, 6])), federation.model)["w"] == [5, 0, 0, 6]
+
+
 def test_what_is_nothing_or_an_error_passes(federation):
     empty = submission("site-1", 0, {}, 0)
     assert federation.train("site-1", empty) is empty
@@ -257,8 +271,9 @@ def test_what_cannot_be_sent_is_an_error_reply_with_its_reason(federation, caplo
     assert "in the global model" in reason(federation.train("site-1", arrays(v=[1, 2, 3])))
     assert "NaN" in reason(federation.train("site-1", arrays(w=[4, math.nan, 2, 8])))
     assert "expected WEIGHTS, got none" in reason(federation.train("site-1", good, task=Shareable()))
-    file = federation.engines["site-1"].run_dir / "residual.pt"
-    assert not file.exists()  # a refused update leaves no trace
+    torch_update = federation.train("site-1", submission("site-1", 0, {"w": torch.ones(4)}))
+    assert "site-1 w: expected a NumPy array, got Tensor" in reason(torch_update)
+    assert list(federation.engines["site-1"].run_dir.glob("residual_*")) == []  # a refused update leaves no trace
     assert sent(federation.train("site-1", good, task=task), federation.model)["w"] == [4, 0, 0, 8]
     other = Federation(federation.root, arrays(w=[0, 0]))
     other.round = 1
