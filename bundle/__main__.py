@@ -9,11 +9,17 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from custom.errors import BundleError
 
 OK, NOT_FINISHED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-SET_HELP = "change an argument of the job, such as num_rounds=3 or train.local_epochs=2 (may be given several times)"
+STDOUT = Path("-")
+SET_HELP = (
+    "change an argument of the job, such as num_rounds=3 or train.local_epochs=2 (may be given several times); a "
+    "folder or file that lies here, such as dataset_path=data, goes into the job as its absolute path on this machine; "
+    'ID={"path": "module.Class", "args": {...}} replaces the whole component or workflow of that id'
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,7 +108,9 @@ def _add_workspace(parser: argparse.ArgumentParser) -> None:
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
     _add_workspace(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the numbers; `-` prints them, and no report"
+    )
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with curves")
     parser.set_defaults(command=_report)
 
@@ -163,16 +171,18 @@ def _report(options: argparse.Namespace) -> int:
     from bundle.report.reading import read_report
     from bundle.report.text import to_text
 
-    _check_file(options.json)
+    to_stdout = options.json == STDOUT
+    _check_file(None if to_stdout else options.json)
     _check_file(options.html)
     report = read_report(options.workspace, options.job)
-    print(to_text(report), end="")
-    if options.json:
-        _write(options.json, json.dumps(report.to_json(), indent=2) + "\n")
+    numbers = json.dumps(report.to_json(), indent=2) + "\n"
+    print(numbers if to_stdout else to_text(report), end="")
+    if options.json and not to_stdout:
+        _write(options.json, numbers)
     if options.html:
         from bundle.report.html import to_html
 
-        _write(options.html, to_html(report))
+        _write(options.html, to_html(report), sys.stderr if to_stdout else None)
     return OK
 
 
@@ -191,11 +201,13 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _check_file(path: Path | None) -> None:
+    if path == STDOUT:
+        raise BundleError("is no file", key=str(path), remedy="give the file to write; only `report --json -` prints")
     if path and path.expanduser().is_dir():
         raise BundleError("is a folder", key=str(path), remedy="give the file to write")
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, told: TextIO | None = None) -> None:
     """Writes the whole file or leaves what was there."""
     path = path.expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +217,7 @@ def _write(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    print(f"wrote {path}")
+    print(f"wrote {path}", file=told)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from custom.errors import BundleError
 
 OWN = ("custom.", "controllers.")
 UNKNOWN = object()  # no type is known: anything may be set
@@ -75,13 +78,33 @@ class Component:
 
 
 def components(configs: dict[Path, dict[str, Any]]) -> list[Component]:
-    """Every component of the job, nested ones included, in the order of the files."""
+    """Every component of the job, nested ones included, in the order of the files.
+
+    Raises:
+        BundleError: the `args` of one are no JSON object.
+    """
     found: list[Component] = []
     for path, config in configs.items():
-        side = path.stem.removeprefix("config_fed_")
         for scopes, entry in _entries(config):
-            found.extend(_with_nested(side, scopes, entry))
+            found.extend(with_nested(_side(path), scopes, entry))
     return found
+
+
+def entries_with_id(configs: dict[Path, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The side and the JSON of every workflow and component that others call by its id."""
+    for path, config in configs.items():
+        for entry in (*config.get("workflows", []), *config.get("components", [])):
+            if entry.get("id"):
+                yield _side(path), entry
+
+
+def is_component(value: Any) -> bool:
+    """Does FLARE build an instance of a class from this JSON value?"""
+    return isinstance(value, dict) and "path" in value and value.get("config_type", "component") == "component"
+
+
+def _side(path: Path) -> str:
+    return path.stem.removeprefix("config_fed_")
 
 
 def _entries(config: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
@@ -100,14 +123,18 @@ def _module(entry: dict[str, Any]) -> str:
     return str(entry.get("path", "")).rpartition(".")[0].rpartition(".")[2]
 
 
-def _with_nested(side: str, scopes: tuple[str, ...], entry: dict[str, Any]) -> Iterator[Component]:
+def with_nested(side: str, scopes: tuple[str, ...], entry: dict[str, Any]) -> Iterator[Component]:
+    """The component of a JSON value and those in its `args`; none if it has no path."""
     if "path" not in entry:
         return
     arguments = entry.setdefault("args", {})
+    if not isinstance(arguments, dict):
+        key = f"{scopes[0] if scopes else _module(entry)} args"
+        raise BundleError(key=key, expected="a JSON object", got=json.dumps(arguments))
     yield Component(side, scopes or (_module(entry),), str(entry["path"]), arguments, str(entry.get("id", "")))
     for name, value in arguments.items():
-        if isinstance(value, dict) and "path" in value:
-            yield from _with_nested(side, (name, *(f"{scope}.{name}" for scope in scopes)), value)
+        if is_component(value):
+            yield from with_nested(side, (name, *(f"{scope}.{name}" for scope in scopes)), value)
 
 
 def accepted_types(parameter: inspect.Parameter | None) -> Any:

@@ -8,10 +8,9 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bundle import settings
-from bundle.arguments import OWN, components
+from bundle.classes import check_classes, check_settings
 from bundle.initial_model import INITIAL_MODEL, put_initial_model
 from bundle.jobs import Job, read_job
 from bundle.link import TEXT_LINK_REMEDY, is_text_link
@@ -42,10 +41,10 @@ def export(name_or_path: str, out: Path, assignments: Sequence[str] = ()) -> Job
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         copy = Path(temporary) / out.name
         shutil.copytree(job.folder, copy, ignore=LEFT_OUT)
-        _check_components(job, copy)
+        check_classes(job, copy)
         for source in initial_models.values():
             put_initial_model(job.configs, copy, source)
-        _check_settings(job)
+        check_settings(job, copy)
         if assignments:
             _write_configs(job, copy)
         if out.exists():
@@ -74,44 +73,6 @@ def _check_links(folder: Path) -> None:
             )
         if path.suffix == ".py" and is_text_link(path):
             raise BundleError("is no Python", key=str(path), remedy=TEXT_LINK_REMEDY)
-
-
-def _check_components(job: Job, copy: Path) -> None:
-    """Is the file of every class of ours in the copy? FLARE would say so only when the job has started."""
-    for config_path, config in job.configs.items():
-        custom_dir = copy / config_path.parent.parent / "custom"
-        for class_path in _own_paths(config):
-            module = Path(*class_path.split(".")[:-1]).with_suffix(".py")
-            if not (custom_dir / module).is_file():
-                raise BundleError(
-                    f"there is no {module} in the job's app/custom",
-                    key=f"{config_path.name} {class_path}",
-                    remedy="is the path right? If it is: python -m bundle link",
-                )
-
-
-def _check_settings(job: Job) -> None:
-    """Our classes, and FLARE's workflows, look at their settings before the job is sent to every site."""
-    for component in components(job.configs):
-        kind = component.load() if component.path.startswith((*OWN, "nvflare.app_common.workflows.")) else None
-        if kind is not None and (hasattr(kind, "check") or not component.path.startswith(OWN)):
-            try:
-                built = kind(**component.arguments)
-            except (TypeError, ValueError) as error:
-                raise BundleError(f"{component.path}: {error}", key=component.scopes[0]) from error
-            if hasattr(built, "check"):
-                built.check()
-
-
-def _own_paths(value: Any) -> list[str]:
-    """Every `"path": "custom..."` in a JSON value."""
-    if isinstance(value, list):
-        return [path for item in value for path in _own_paths(item)]
-    if not isinstance(value, dict):
-        return []
-    path = value.get("path")
-    own = [path] if isinstance(path, str) and path.startswith(OWN) else []
-    return own + [path for item in value.values() for path in _own_paths(item)]
 
 
 def _write_configs(job: Job, copy: Path) -> None:

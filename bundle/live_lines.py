@@ -19,12 +19,14 @@ def _initialized(event: Event) -> str:
         sum(sizes.get(name, 0) for sizes in samples) for name in ("train", "training_writers", "held_out_writers")
     )
     source = event.get("source")
+    kinds = {"embedded": "data set", "encoder_embedded": "encoder"}
+    embedded = " and ".join(kind for key, kind in kinds.items() if data.get(key))
     return (
         f"initial model: {event.get('method')}"
         + (f" ({source})" if source else "")
         + f"; data: {data.get('dataset')}, {train} training samples"
         + (f" of {writers} writers, {held_out} more held out" if writers else "")
-        + ("  (EMBEDDED data set, for trying things out)" if data.get("embedded") else "")
+        + (f"  (EMBEDDED {embedded}, for trying things out)" if embedded else "")
     )
 
 

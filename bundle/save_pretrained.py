@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bundle.export import check_new
 from bundle.jobs import read_json
 from bundle.report.locate import Run, find_run
+from bundle.report.model import Report
 from bundle.report.reading import read_report
 from custom.errors import BundleError
 
@@ -53,14 +54,13 @@ def save_pretrained(workspace: Path, out: Path, job_id: str = "", *, best: bool 
         config = _client_config(run, folder)
         arguments = _model_arguments(run, config) | ({"model_name_or_path": encoder} if encoder else {})
         weights = _weights(run, folder, wanted)
-    model = _untrained(arguments, weights)
+    model = _untrained(arguments, weights, encoder)
     _name_classes(model, config)
     _write(model, weights, out)
     report = read_report(workspace, run.job_id)
     title = f"job {report.job} ({run.job_id}), {report.status}: its {'best' if best else 'last'} global model"
-    return "\n".join(
-        [title, f"wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}", _usage(model, out)]
-    )
+    wrote = f"wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}"
+    return "\n".join(filter(None, [title, _warning(model, report, arguments), wrote, _usage(model, out)]))
 
 
 @contextmanager
@@ -109,10 +109,11 @@ def _weights(run: Run, folder: Path, name: str) -> Weights:
     return load_weights(folder / name)
 
 
-def _untrained(arguments: dict[str, Any], weights: Weights) -> BertClassifier:
+def _untrained(arguments: dict[str, Any], weights: Weights, encoder: str) -> BertClassifier:
     """A model as in the job.
 
-    Where the sites could not get their encoder, they have trained the embedded one; only the weights tell.
+    Where the sites could not get their encoder, they have trained the embedded one; the weights tell. An `encoder` that
+    was named is taken or refused, and never passed over.
     """
     from custom.models.bert_classifier import BertClassifier
     from custom.models.pretrained import EMBEDDED, find_pretrained
@@ -126,15 +127,23 @@ def _untrained(arguments: dict[str, Any], weights: Weights) -> BertClassifier:
     logging.disable(logging.WARNING)  # that the embedded encoder begins untrained
     try:
         embedded = BertClassifier(**settings | {"model_name_or_path": EMBEDDED})
-        shapes = {name: value.shape for name, value in embedded.state_dict().items()}
-        if shapes == {name: value.shape for name, value in weights.items()}:
+        fits = _shapes(embedded.state_dict()) == _shapes(weights)
+        if fits and encoder in ("", EMBEDDED):
             return embedded
         find_pretrained(settings["model_name_or_path"], "error")
-        return BertClassifier(**settings | {"on_missing": "error"})
+        model = BertClassifier(**settings | {"on_missing": "error"})
     except BundleError as error:
         raise BundleError(f"{error} (--encoder)") from error
     finally:
         logging.disable(logging.NOTSET)
+    if fits and _shapes(model.state_dict()) != _shapes(weights):
+        got = f"the weights of the small {EMBEDDED} encoder"
+        raise BundleError(key="--encoder", expected=f"weights of {encoder}", got=got, remedy="leave it out")
+    return model
+
+
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in tensors.items()}
 
 
 def _name_classes(model: BertClassifier, config: Mapping[str, Any]) -> None:
@@ -158,6 +167,17 @@ def _write(model: BertClassifier, weights: Weights, out: Path) -> None:
         if out.exists():
             out.rmdir()
         copy.rename(out)
+
+
+def _warning(model: BertClassifier, report: Report, arguments: Mapping[str, Any]) -> str:
+    """Of an embedded encoder; jobs from before it was recorded are judged by their weights alone."""
+    from custom.models.pretrained import EMBEDDED
+
+    if model.model_name_or_path != EMBEDDED or not (report.dataset or {}).get("encoder_embedded", True):
+        return ""
+    asked = arguments.get("model_name_or_path")
+    instead = "" if asked in (None, EMBEDDED) else f", NOT {asked}, which the sites could not get"
+    return f"EMBEDDED ENCODER: a small BERT for trying things out, not pretrained{instead}"
 
 
 def _usage(model: BertClassifier, out: Path) -> str:

@@ -210,6 +210,8 @@ class InitializeGlobalWeights(Controller):
             self.log_warning(fl_ctx, f"goes on without the initial weights of {site}: {reason}")
         if info.get("embedded"):
             self.log_warning(fl_ctx, f"the sites train on embedded data: {info['dataset']}")
+        if info.get("encoder_embedded"):
+            self.log_warning(fl_ctx, "the sites train the small embedded encoder, from scratch")
         run_dir = Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id()))
         samples = {site: reply.get_meta_prop(SAMPLES) or {} for site, reply in ordered}
         fl_ctx.set_prop(SAMPLES, samples, private=True, sticky=True)

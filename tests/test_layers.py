@@ -11,7 +11,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PURE = ("custom/models", "custom/data", "custom/learning", "custom/compression", "custom/checks")
 RULES = [  # (folders, what they must not import)
-    (PURE, ("nvflare", "controllers", "custom.executors", "custom.aggregators", "custom.filters", "custom.widgets")),
+    (
+        PURE,
+        (
+            "nvflare",
+            "controllers",
+            "custom.executors",
+            "custom.aggregators",
+            "custom.filters",
+            "custom.locators",
+            "custom.widgets",
+        ),
+    ),
     (("custom", "controllers"), ("bundle", "dashboard", "tests", "benchmarks")),
     (("dashboard",), ("torch",)),
     (("bundle", "dashboard"), ("tests", "benchmarks")),

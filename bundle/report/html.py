@@ -54,8 +54,8 @@ def _header(report: Report) -> str:
 
 def _notices(report: Report) -> str:
     notices = []
-    if report.embedded:
-        notices.append(f'<div class="notice"><p><strong>{escape(embedded_warning(report))}</strong></p></div>')
+    if warning := embedded_warning(report):
+        notices.append(f'<div class="notice"><p><strong>{escape(warning)}</strong></p></div>')
     if status_line(report) != report.status:
         notices.append(f'<div class="notice"><p>{escape(status_line(report))}</p></div>')
     for kind, title, lines in (("bad", "What went wrong", report.errors), ("", "Warnings", report.warnings)):

@@ -113,6 +113,11 @@ class Report:
         return bool(self.dataset and self.dataset.get("embedded"))
 
     @property
+    def encoder_embedded(self) -> bool:
+        """The same of a text model's encoder, whatever the data set."""
+        return bool(self.dataset and self.dataset.get("encoder_embedded"))
+
+    @property
     def tasks(self) -> list[str]:
         """The tasks that had rounds, in their order: more than one where one workflow trains after another."""
         return list(dict.fromkeys(row.task for row in self.rounds))

@@ -7,6 +7,7 @@ from bundle.events import Event
 from bundle.report.model import Report
 
 PERSONAL = {"fine_tuned": "fine_tune", "personalized": "personalize"}  # task by event
+ENDED_EARLY = "the job ended early"
 MOST_REPEATED = 40  # letters of a site's error that may come again in the fatal one
 
 
@@ -52,7 +53,7 @@ def judge(report: Report, by_kind: dict[str, list[Event]], rounds: list[Event]) 
         else:
             task = f"{early[0].get('task')} " if len(last_of_task) > 1 else ""
             what = f"it ended after {task}round {early[0]['round']}"
-        report.errors.append(f"the job ended early: {what}")
+        report.errors.append(f"{ENDED_EARLY}: {what}")
         return "incomplete"
     absent = sorted(_absent(report, by_kind, rounds))
     return f"completed without {', '.join(absent)}" if absent else "completed"

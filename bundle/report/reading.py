@@ -13,7 +13,7 @@ from bundle.events import Event, read_events
 from bundle.report.causes import first_cause
 from bundle.report.locate import Run, find_run
 from bundle.report.model import BYTES, COUNTS, Metrics, Report, Round, Score, Sites, weighted_mean
-from bundle.report.outcome import judge, what_went_wrong
+from bundle.report.outcome import ENDED_EARLY, judge, what_went_wrong
 from bundle.report.personal import elsewhere, latest
 from bundle.report.phases import Phases
 from bundle.report.writers import read_writers
@@ -59,10 +59,15 @@ def read_run(run: Run) -> Report:
     if report.personalization:
         report.personalization |= elsewhere(report)
     report.models = _models(run, report)
-    if not report.finished and (not report.errors or report.errors[0].rpartition(": ")[2].isupper()):
-        cause = first_cause(run, report.site_names)  # FLARE's bare return code says nothing: look in the logs
+    if not report.finished and not any(_says_why(error) for error in report.errors[:1]):
+        cause = first_cause(run, report.site_names)
         report.errors = ([cause] if cause else []) + report.errors
     return report
+
+
+def _says_why(error: str) -> bool:
+    """FLARE's bare return code does not, and neither does the mere fact: the logs may."""
+    return not error.rpartition(": ")[2].isupper() and not error.startswith(ENDED_EARLY)
 
 
 def build(events: list[Event]) -> Report:

@@ -10,7 +10,8 @@ from bundle.report.model import Report
 
 T = TypeVar("T")
 ALIKE, ALIKE_WITHIN = "the same", 0.01
-CROSS_NAMES = {"SRV_FL_global_model.pt": "global, last round", "SRV_best_FL_global_model.pt": "global, best"}
+FINAL, BEST = "SRV_FL_global_model.pt", "SRV_best_FL_global_model.pt"
+CROSS_NAMES = {FINAL: "global, last round", BEST: "global, best"}
 
 
 def human_bytes(count: float) -> str:
@@ -54,6 +55,8 @@ def points(change: float) -> str:
 
 def model_name(report: Report, name: str) -> str:
     """FLARE's name of a model in the cross-site matrix, in words."""
+    if name == FINAL and BEST not in report.cross_site and report.rounds and report.is_best(report.rounds[-1]):
+        return f"{CROSS_NAMES[FINAL]} (also the best)"
     own = "personal" if report.personalization else "its own"
     return CROSS_NAMES.get(name, f"{name}, {own}" if not name.startswith("SRV_") else name.removeprefix("SRV_"))
 
@@ -72,14 +75,14 @@ def split_names(report: Report) -> list[str]:
 
 
 def embedded_warning(report: Report) -> str:
-    """What to say, loudly, when the data set is only the embedded one; else empty."""
-    if not report.embedded:
-        return ""
+    """What to say, loudly, when data set or encoder are only the embedded ones; else empty."""
     name = (report.dataset or {}).get("dataset", "?")
-    return (
-        f"EMBEDDED DATA SET: these are results on {name}, a small set for trying things out. "
-        "If the job asked for another one, that was not found."
-    )
+    warnings = []
+    if report.embedded:
+        warnings.append(f"EMBEDDED DATA SET: these are results on {name}, a small set for trying things out.")
+    if report.encoder_embedded:
+        warnings.append("EMBEDDED ENCODER: these are results of a small BERT for trying things out, not pretrained.")
+    return " ".join([*warnings, "If the job asked for another one, that was not found."]) if warnings else ""
 
 
 def thinned(items: Sequence[T], most: int) -> list[T]:

@@ -11,6 +11,7 @@ import numpy as np
 from custom.errors import BundleError
 
 _SAME_MODEL = "is the model the same at every site?"
+_PATHS = dict.fromkeys(("tokenizer", "encoder_embedded"), "model_name_or_path")
 
 
 def check_finite(name: str, weights: Mapping[str, np.ndarray]) -> None:
@@ -54,7 +55,8 @@ def check_same_data(reference_name: str, reference: Mapping[str, Any], name: str
                 key=key,
                 expected=f"{reference.get(key)} as at {reference_name}",
                 got=info.get(key),
-                remedy='check dataset_path there, and set on_missing to "error" so that no site falls back alone',
+                remedy=f'check {_PATHS.get(key, "dataset_path")} there, and set on_missing to "error" so that no site '
+                "falls back alone",
             )
 
 

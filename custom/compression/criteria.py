@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from custom.errors import BundleError
+
 Array = NDArray[Any]
 
 
@@ -34,40 +36,47 @@ class Criterion(Protocol):
         ...
 
 
-class MagnitudeChange:
-    """How far an entry moved, |update|; `largest=False` keeps those that moved least."""
+class _Directed:
+    """What the criteria below have in common: `largest=False` turns the order round."""
 
     def __init__(self, largest: bool = True) -> None:
         self.largest = largest
+
+    def check(self) -> None:
+        """Raises BundleError if `largest` is not true or false."""
+        if not isinstance(self.largest, bool):
+            raise BundleError(key="largest", expected="true or false", got=repr(self.largest))
+
+    def _directed(self, scores: Array) -> Array:
+        self.check()  # FLARE builds the criterion from JSON and checks nothing
+        return scores if self.largest else -scores
+
+
+class MagnitudeChange(_Directed):
+    """How far an entry moved, |update|; `largest=False` keeps those that moved least."""
 
     def __call__(self, start: Array, update: Array, rng: np.random.Generator) -> Array:
         """See `Criterion`."""
         scores: Array = np.abs(update)
-        return scores if self.largest else -scores
+        return self._directed(scores)
 
 
-class FinalMagnitude:
+class FinalMagnitude(_Directed):
     """How large an entry has become, |start + update|; `largest=False` keeps the smallest."""
-
-    def __init__(self, largest: bool = True) -> None:
-        self.largest = largest
 
     def __call__(self, start: Array, update: Array, rng: np.random.Generator) -> Array:
         """See `Criterion`."""
         scores: Array = np.abs(start + update)
-        return scores if self.largest else -scores
+        return self._directed(scores)
 
 
-class MagnitudeIncrease:
+class MagnitudeIncrease(_Directed):
     """How much an entry grew, |start + update| - |start|; `largest=False` keeps those that shrank most."""
-
-    def __init__(self, largest: bool = True) -> None:
-        self.largest = largest
 
     def __call__(self, start: Array, update: Array, rng: np.random.Generator) -> Array:
         """See `Criterion`."""
         scores: Array = np.abs(start + update) - np.abs(start)
-        return scores if self.largest else -scores
+        return self._directed(scores)
 
 
 class Random:

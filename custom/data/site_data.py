@@ -18,7 +18,8 @@ class SiteData(Protocol):
         """Facts that the sites of one federation must agree on, as plain JSON types.
 
         Returns:
-            `{"dataset": str, "embedded": bool, "num_classes": int, "input_shape": list[int]}`.
+            `{"dataset": str, "embedded": bool, "num_classes": int, "input_shape": list[int]}`, and what else there is,
+            such as `"encoder_embedded": bool` of texts.
         """
 
     def size(self, split: str) -> int:

@@ -31,7 +31,7 @@ from custom.data.partition import (
     split_validation,
 )
 from custom.data.text_batches import TextSiteData, tokenise
-from custom.data.tokenizer import fingerprint, load_tokenizer
+from custom.data.tokenizer import fingerprint, is_embedded, load_tokenizer
 from custom.errors import BundleError
 from custom.learning.seed import derive
 from custom.models.pretrained import AGREES, check_setting
@@ -117,6 +117,7 @@ class TextData:
             "num_classes": len(CLASSES),
             "input_shape": [self.max_length],
             "tokenizer": fingerprint(tokenizer),
+            "encoder_embedded": is_embedded(tokenizer),
             # Else a text could be tested on at one site and trained on at another.
             **({"digest": source.digest()} if self.partition != "none" else {}),
         }

@@ -57,11 +57,16 @@ def embedded_tokenizer() -> Any:
     )
 
 
+def is_embedded(tokenizer: Any) -> bool:
+    """Is it the embedded one, and with it the encoder of `custom.models.bert_classifier`?"""
+    return bool(tokenizer.name_or_path == EMBEDDED)
+
+
 def fingerprint(tokenizer: Any) -> str:
     """Tells tokenizers apart by their entries and by what they make of a probe, and not by the folder they are in."""
     entries = "\n".join(f"{piece}\t{place}" for piece, place in sorted(tokenizer.get_vocab().items()))
     digest = hashlib.md5(f"{entries}\n{tokenizer(PROBE)['input_ids']}".encode(), usedforsecurity=False).hexdigest()
-    known_as = f"{EMBEDDED}, " if tokenizer.name_or_path == EMBEDDED else ""
+    known_as = f"{EMBEDDED}, " if is_embedded(tokenizer) else ""
     return f"{known_as}{len(tokenizer)} entries, digest {digest[:12]}"
 
 

@@ -19,6 +19,7 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 from torch import nn
 
+from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask
 from custom.keys import TRAIN_METRICS, TRAINING
 from custom.learning.evaluate import EVALUATION_BATCH, evaluate
@@ -77,13 +78,15 @@ class Trainer(SiteTask):
         self.mixed_precision, self.writer_id = mixed_precision, writer
 
     def check(self) -> None:
-        """Budget, schedule, optimiser and rates."""
+        """Budget, schedule, optimiser, rates and precision."""
         self.budget.check()
         check_counts(accumulate_batches=self.accumulate_batches)
         if self.local_lr is not None:
             check_rates(local_lr=self.local_lr)
         learning_rate(1.0, self.lr_schedule, 0, 1, self.lr_warmup_rounds)
         self.optimizer.check()
+        if not isinstance(self.mixed_precision, bool):
+            raise BundleError(key="mixed_precision", expected="true or false", got=repr(self.mixed_precision))
 
     def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
         """One round."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Iterator
-from functools import lru_cache
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from pathlib import Path
+from threading import Thread
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError
 from transformers.utils import logging as transformers_logging
 
@@ -22,6 +24,7 @@ from custom.errors import BundleError
 AGREES = ("model_name_or_path", "on_missing")  # what model and data of a job must have alike: `--set` changes both
 EMBEDDED = "embedded"  # in place of a name: the small encoder, and no question to the Hub
 HUB_TIMEOUT_S = 5.0
+SILENCE_S = 120.0  # after a time-out, no process of this user asks again: with -t below -n each task is a new one
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 OTHER_FORMATS = ["*/*", "openvino*", "tf_*", "flax_*", "rust_*"]  # many times the size of what is needed
 
@@ -33,7 +36,8 @@ logger = logging.getLogger(__name__)
 def find_pretrained(model_name_or_path: str, on_missing: str) -> Path | None:
     """The folder with the encoder's files, or None for the embedded encoder.
 
-    The Hub is asked once in a process, and not at all with HF_HUB_OFFLINE=1; what it gave before is in its cache.
+    The Hub is asked once in a process, and not at all with HF_HUB_OFFLINE=1, or when it has just let another process
+    wait in vain; what it gave before is in its cache.
 
     Args:
         model_name_or_path: a folder, the name of a repository on the Hub, or `embedded`.
@@ -81,19 +85,79 @@ def check_setting(model_name_or_path: object, on_missing: object) -> None:
 def _ask_hub(name: str) -> Path | str:
     """The folder in the Hub's cache, or why there is none."""
     try:
-        return Path(
-            snapshot_download(name, allow_patterns=FILES, ignore_patterns=OTHER_FORMATS, etag_timeout=HUB_TIMEOUT_S)
-        )
-    except RepositoryNotFoundError as error:
-        raise BundleError(
-            "the Hugging Face Hub has no such repository, or does not show it without a token",
-            key="model_name_or_path",
-            got=name,
-            remedy="correct the name, or set HF_TOKEN at this site",
-        ) from error
+        _check_answers(name)
+        return _snapshot(name)
     except Exception as error:  # of the Hub's client, of its HTTP library, or of the disk
+        with contextlib.suppress(Exception):
+            return _snapshot(name, local_files_only=True)
+        if isinstance(error, RepositoryNotFoundError):
+            raise BundleError(
+                "the Hugging Face Hub has no such repository, or does not show it without a token",
+                key="model_name_or_path",
+                got=name,
+                remedy="correct the name, or set HF_TOKEN at this site",
+            ) from error
         cause = error.__cause__ or error
         return f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
+
+
+def _snapshot(name: str, local_files_only: bool = False) -> Path:
+    return Path(
+        snapshot_download(
+            name,
+            allow_patterns=FILES,
+            ignore_patterns=OTHER_FORMATS,
+            etag_timeout=HUB_TIMEOUT_S,
+            local_files_only=local_files_only,
+        )
+    )
+
+
+def _check_answers(name: str) -> None:
+    """Raises what the Hub's client does; `snapshot_download` would wait for minutes on a network that drops packets."""
+    if not constants.HF_HUB_OFFLINE:
+        _check_silence()
+    try:
+        _within(HUB_TIMEOUT_S, partial(HfApi().model_info, name, timeout=HUB_TIMEOUT_S))
+    except TimeoutError:
+        with contextlib.suppress(OSError):  # a home that cannot be written to costs time only
+            _silence_file().parent.mkdir(parents=True, exist_ok=True)
+            _silence_file().write_text(constants.ENDPOINT, encoding="utf-8")
+        raise
+
+
+def _within(seconds: float, call: Callable[[], object]) -> None:
+    """The client's own time-outs are for each address of the Hub and each read: together they have no bound."""
+    failures: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            call()
+        except Exception as error:
+            failures.append(error)
+
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"{constants.ENDPOINT} did not answer within {seconds:g} s")
+    if failures:
+        raise failures[0]
+
+
+def _silence_file() -> Path:
+    """Beside the Hub's cache, where its client keeps such notes as well; its age is that of the last time-out."""
+    return Path(constants.HF_HOME) / ".flare_bundle_no_answer"
+
+
+def _check_silence() -> None:
+    try:
+        age = time.time() - _silence_file().stat().st_mtime
+        silent = _silence_file().read_text(encoding="utf-8")
+    except OSError:
+        return
+    if silent == constants.ENDPOINT and 0 <= age < SILENCE_S:
+        raise TimeoutError(f"{silent} did not answer {age:.0f} s ago; it is asked again {SILENCE_S:g} s after that")
 
 
 @contextlib.contextmanager

@@ -41,13 +41,17 @@ CLIENT = {
 
 
 def write_job(folder: Path, **meta: Any) -> Path:
-    """A job folder with the two configurations above and no custom code."""
+    """A job folder with the two configurations above, and the classes they name."""
     config = folder / "app" / "config"
     config.mkdir(parents=True)
     content = {"name": "small", "min_clients": 2, "deploy_map": {"app": ["@ALL"]}} | meta
     (folder / "meta.json").write_text(json.dumps(content))
     (config / "config_fed_server.json").write_text(json.dumps(SERVER))
     (config / "config_fed_client.json").write_text(json.dumps(CLIENT))
+    package = folder / "app" / "custom" / "a"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("class Selector: ...\n\n\nData = Iid = Rounds = Train = Selector\n")
+    (package / "privacy.py").write_text("class Noise: ...\n")
     controllers = folder / "app" / "custom" / "controllers"
     controllers.mkdir(parents=True)
     source = ROOT / "controllers" / "initialize_global_weights.py"

@@ -30,6 +30,7 @@ def test_export_works_from_any_folder(cli: Cli, job: Path, tmp_path: Path) -> No
         (("run", "JOB", "-w", "a b"), "blanks"),
         (("run", "JOB", "--set", "min_clients=3"), "expected at least 3 sites (rounds.min_clients), got 2"),
         (("run", "JOB", "--html", "."), "is a folder"),
+        (("run", "JOB", "--html", "-"), "-: is no file; give the file to write"),
         (("report", "."), "there is no job here"),
         (("report", "missing"), "no such folder"),
         (("link", "missing"), "no such job"),
@@ -71,6 +72,13 @@ def test_report_writes_numbers_and_page(cli: Cli, workspace: Path, tmp_path: Pat
     assert content["cross_site"]["SRV_FL_global_model.pt"] == {"site-1": {"test_accuracy": 0.7}}
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
     assert [path.name for path in (tmp_path / "r").iterdir()] == ["report.json"]
+
+
+def test_a_dash_prints_the_numbers_and_nothing_else(cli: Cli, workspace: Path, tmp_path: Path) -> None:
+    done = cli("report", workspace, "--json", "-", "--html", tmp_path / "report.html")
+    assert (done.returncode, done.stderr) == (0, f"wrote {tmp_path / 'report.html'}\n")
+    assert json.loads(done.stdout)["status"] == "completed"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_link_check_tells_by_its_exit_code(cli: Cli, job: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pickle
@@ -10,10 +11,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from bundle import ROOT
 from bundle.export import export
+from custom.compression import topk
 from custom.errors import BundleError
 from tests.bundle.conftest import write_job, write_run
 
@@ -151,3 +155,137 @@ def test_a_setting_out_of_range_is_refused_before_the_job_leaves(tmp_path, setti
     with pytest.raises(BundleError, match=re.escape(message)):
         export("hello-pt", tmp_path / "out", [setting])
     assert list(tmp_path.iterdir()) == []
+
+
+def with_part(job: Path, path: str, **args: Any) -> Path:
+    """Nests the class in the client's data component."""
+    file = job / "app" / "config" / "config_fed_client.json"
+    config = json.loads(file.read_text())
+    config["components"][0]["args"]["split"] = {"path": path, "args": args}
+    file.write_text(json.dumps(config))
+    return job
+
+
+def link(job: Path, *names: str) -> None:
+    """Files of this bundle in the job's app/custom."""
+    for name in names:
+        target = job / "app" / "custom" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(ROOT / name)
+
+
+CRITERIA = "custom.compression.criteria"
+
+
+@pytest.mark.parametrize(
+    ("path", "args", "message"),
+    [
+        (
+            f"{CRITERIA}.Nope",
+            {},
+            f"split {CRITERIA}.Nope: there is no Nope in app/custom/custom/compression/criteria.py",
+        ),
+        (f"{CRITERIA}.Nope", {}, "; it has Criterion, FinalMagnitude, MagnitudeChange, MagnitudeIncrease, Random"),
+        (f"{CRITERIA}.Random", {"largest": False}, "unexpected keyword argument 'largest'; it takes no arguments"),
+        (f"{CRITERIA}.FinalMagnitude", {"least": False}, "unexpected keyword argument 'least'; it takes largest"),
+        (f"{CRITERIA}.FinalMagnitude", {"largest": "no"}, "largest: expected true or false, got 'no'"),
+        ("custom.nope.Nope", {}, "there is no custom/nope.py in the job's app/custom"),
+        ("my.Crit", {}, "split my.Crit: there is no my.py in the job's app/custom, and no my is installed"),
+        ("email.nope.Crit", {}, "and no email.nope is installed"),
+        ("email.message.nope.Crit", {}, "and no email.message.nope is installed"),
+        ("here.Crit", {}, "and no here is installed"),
+        ("benchmarks.compression.X", {}, "and no benchmarks.compression is installed"),
+        ("a.Nope", {}, "split a.Nope: there is no Nope in app/custom/a/__init__.py; it has Selector"),
+        ("broken.Crit", {}, "app/custom/broken.py: line 1 is no Python"),
+        ("Crit", {}, "split Crit: is no path of a class; write it as module.Class"),
+        ("../up.Crit", {}, "is no path of a class"),
+    ],
+)
+def test_a_class_that_flare_could_not_build_is_found_before_it_starts(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, args: dict[str, Any], message: str
+) -> None:
+    link(job, "custom/compression/criteria.py")
+    (job / "app" / "custom" / "broken.py").write_text("class Crit\n")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "here.py").write_text("class Crit: ...\n")
+    monkeypatch.chdir(tmp_path / "here")  # where `python -m` looks, and FLARE does not
+    monkeypatch.syspath_prepend(tmp_path / "here")
+    with pytest.raises(BundleError, match=re.escape(message)):
+        export(str(with_part(job, path, **args)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "args"),
+    [
+        (f"{CRITERIA}.FinalMagnitude", {"largest": False}),
+        ("email.message.Message", {}),
+        ("collections.OrderedDict", {}),
+        ("builtins.dict", {}),
+        ("nvflare.not.looked.At", {}),
+        ("mine.Mine", {"power": 2}),
+        ("mine.Alias", {}),
+        ("stars.Anything", {}),
+    ],
+)
+def test_a_class_that_is_there_is_not_run(job: Path, tmp_path: Path, path: str, args: dict[str, Any]) -> None:
+    link(job, "custom/compression/criteria.py")
+    custom = job / "app" / "custom"
+    (custom / "mine.py").write_text("class Mine: ...\n\n\nAlias = Mine\nraise RuntimeError\n")
+    (custom / "stars.py").write_text("from mine import *\n")
+    export(str(with_part(job, path, **args)), tmp_path / "out")
+
+
+def test_a_file_of_ours_that_the_job_has_changed_is_not_judged_by_ours(job: Path, tmp_path: Path) -> None:
+    criteria = job / "app" / "custom" / "custom" / "compression" / "criteria.py"
+    criteria.parent.mkdir(parents=True)
+    criteria.write_text((ROOT / "custom" / "compression" / "criteria.py").read_text() + "class Mine: ...\n")
+    export(str(with_part(job, f"{CRITERIA}.Mine", power=2)), tmp_path / "out")
+    with pytest.raises(BundleError, match=r"there is no Nope in app/custom/custom/compression/criteria\.py"):
+        export(str(with_part(job, f"{CRITERIA}.Nope")), tmp_path / "again")
+
+
+MINE = """\
+import numpy as np
+
+
+class Mine:
+    def __init__(self, power):
+        self.power = power
+
+    def __call__(self, start, update, rng):
+        return np.abs(update) ** self.power
+"""
+
+
+def test_a_criterion_of_your_own_as_the_readme_of_sparse_bert_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = 'criterion={"path": "mine.Mine", "args": {"power": 2}}'
+    with pytest.raises(BundleError, match=r"app/custom of an exported job: app/custom/mine\.py has mine\.Mine"):
+        export("sparse-bert", tmp_path / "out", [setting])
+    mine = export("sparse-bert", tmp_path / "mine").folder
+    (mine / "app" / "custom" / "mine.py").write_text(MINE)
+    out = export(str(mine), tmp_path / "out", [setting])
+    sparsify = out.configs[Path("app/config/config_fed_client.json")]["task_result_filters"][0]["filters"][0]
+    assert sparsify["args"]["criterion"] == {"path": "mine.Mine", "args": {"power": 2}}
+    monkeypatch.syspath_prepend(out.folder / "app" / "custom")
+    criterion = importlib.import_module("mine").Mine(power=2)
+    update = {"w": np.array([0.1, -3.0, 2.0, 0.0], np.float32)}
+    indices = topk.select(update, {"w": np.zeros(4, np.float32)}, criterion, 0.5, scope="model", seed=0)
+    assert indices["w"].tolist() == [1, 2]
+
+
+def test_the_server_optimizer_is_swapped_as_the_readme_of_sparse_bert_says(tmp_path: Path) -> None:
+    readme = (ROOT / "jobs" / "sparse-bert" / "README.md").read_text()
+    setting = re.search(r"--set '(server_optimizer=[^']*)'", readme)
+    assert setting is not None
+    out = export("sparse-bert", tmp_path / "out", [setting[1]])
+    parts = {part["id"]: part for part in out.configs[Path("app/config/config_fed_server.json")]["components"]}
+    assert parts["server_optimizer"] == {
+        "id": "server_optimizer",
+        "path": "custom.aggregators.server_optimizer.ServerAdam",
+        "args": {"server_lr": 0.001},
+    }
+    with pytest.raises(BundleError, match="server_lr: expected"):
+        export("sparse-bert", tmp_path / "bad", [setting[1].replace("0.001", "-1")])

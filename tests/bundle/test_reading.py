@@ -156,3 +156,42 @@ def test_a_run_without_progress_is_reported_with_its_traceback(tmp_path: Path) -
     report = read_report(tmp_path)
     assert (report.job, report.status) == ("small", "incomplete")
     assert report.errors[0].startswith("TypeError: bad argument (see ")
+
+
+# FLARE 2.9.0 where a nested component misses an argument, shortened: the job ends with no word to the server.
+UNBUILT = """\
+2026-11-21 12:08:31,012 - INFO - ClientTaskWorker started to run
+2026-11-21 12:08:33,760 - ERROR - Traceback (most recent call last):
+  File "/opt/nvflare/fuel/utils/class_utils.py", line 43, in instantiate_class
+    instance = c()
+               ^^^
+TypeError: Mine.__init__() missing 1 required positional argument: 'power'
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/opt/nvflare/fuel/utils/component_builder.py", line 116, in build_component
+    raise ValueError(f"failed to instantiate class: {secure_format_exception(e)} ")
+ValueError: failed to instantiate class: ValueError: Class mine.Mine has parameters error
+2026-11-21 12:08:33,765 - ERROR - do_one_task execute exception: ConfigError: Error processing
+"""
+
+
+def test_a_job_that_ended_early_without_a_word_is_reported_with_its_traceback(tmp_path: Path) -> None:
+    write_run(tmp_path / "server" / "simulate_job", without("round", "workflow_finished"))
+    (tmp_path / "simulator.log").write_text(UNBUILT)
+    missing = "TypeError: Mine.__init__() missing 1 required positional argument: 'power'"
+    assert read_report(tmp_path).errors == [
+        f"{missing}, raised in class_utils.py line 43 (see {tmp_path / 'simulator.log'})",
+        "the job ended early: workflow pre_train did not finish",
+    ]
+
+
+def test_a_job_that_ended_early_and_said_why_needs_no_log(tmp_path: Path) -> None:
+    told = {"event": "site_error", "site": "site-1", "task": "train", "reason": "no such folder"}
+    write_run(tmp_path / "server" / "simulate_job", [*without("workflow_finished"), told])
+    (tmp_path / "simulator.log").write_text(UNBUILT)
+    assert read_report(tmp_path).errors == [
+        "site-1 at train: no such folder",
+        "the job ended early: workflow pre_train did not finish",
+    ]

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from nvflare.app_opt.pt.model_persistence_format_manager import PTModelPersistenceFormatManager
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
 from bundle.__main__ import main
 from bundle.save_pretrained import save_pretrained
+from custom.data.tokenizer import embedded_tokenizer
 from custom.errors import BundleError
 from custom.models.bert_classifier import BertClassifier
 from tests.bundle.conftest import Cli, job_events, write_run
@@ -74,6 +75,7 @@ def test_the_command_writes_what_transformers_reads(cli: Cli, run: Path, tmp_pat
     load = f'AutoModelForSequenceClassification.from_pretrained("{out}") and AutoTokenizer.from_pretrained("{out}")'
     assert done.stdout.splitlines() == [
         "job small (simulate_job), completed: its last global model",
+        "EMBEDDED ENCODER: a small BERT for trying things out, not pretrained",
         f"wrote {out}: config.json, model.safetensors, tokenizer.json, tokenizer_config.json",
         f"load it with transformers: {load}",
     ]
@@ -116,17 +118,23 @@ def test_of_several_jobs_in_the_job_store_the_one_asked_for(tmp_path: Path, trai
 def test_sites_that_had_to_take_the_embedded_encoder(tmp_path: Path, trained: Any) -> None:
     """The job names BERT; what was trained in its place is told by the weights, and nothing is downloaded."""
     write_bert_run(tmp_path / "run", trained, model_name_or_path="google-bert/bert-base-cased")
-    save_pretrained(tmp_path / "run", tmp_path / "hf")
+    told = save_pretrained(tmp_path / "run", tmp_path / "hf")
+    asked = "NOT google-bert/bert-base-cased, which the sites could not get"
+    assert f"EMBEDDED ENCODER: a small BERT for trying things out, not pretrained, {asked}" in told.splitlines()
     assert_reads(tmp_path / "hf", trained)
+
+
+def test_an_encoder_of_the_same_shape_is_not_called_embedded_if_the_sites_said_so(tmp_path: Path, trained: Any) -> None:
+    run = write_bert_run(tmp_path / "run", trained, model_name_or_path="/models/small")
+    events = job_events()
+    events[1]["dataset"]["encoder_embedded"] = False
+    (run / "progress.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert "EMBEDDED" not in save_pretrained(tmp_path / "run", tmp_path / "hf")
 
 
 def test_an_encoder_that_lies_elsewhere_here(tmp_path: Path, trained: Any) -> None:
     """A job of the sites' /models/bert, of another shape than the embedded encoder."""
-    small = AutoModelForSequenceClassification.from_config(
-        trained.encoder.config.__class__(**trained.encoder.config.to_dict() | {"num_hidden_layers": 1})
-    )
-    small.save_pretrained(tmp_path / "bert")
-    save_pretrained_tokenizer(tmp_path / "bert")
+    save_other_encoder(tmp_path / "bert")
     finetuned = build(3, model_name_or_path=str(tmp_path / "bert"))
     write_bert_run(tmp_path / "run", finetuned, model_name_or_path="/models/bert")
     with pytest.raises(BundleError, match=r"no such folder, got /models/bert; .* \(--encoder\)"):
@@ -136,9 +144,22 @@ def test_an_encoder_that_lies_elsewhere_here(tmp_path: Path, trained: Any) -> No
     assert_reads(tmp_path / "hf", finetuned)
 
 
-def save_pretrained_tokenizer(folder: Path) -> None:
-    from custom.data.tokenizer import embedded_tokenizer
+def test_an_encoder_of_the_same_shape_is_taken(run: Path, tmp_path: Path, trained: Any) -> None:
+    save_pretrained(tmp_path / "ws", tmp_path / "bert")
+    assert "EMBEDDED" not in save_pretrained(tmp_path / "ws", tmp_path / "hf", encoder=str(tmp_path / "bert"))
+    assert_reads(tmp_path / "hf", trained)
 
+
+def test_an_encoder_that_the_job_has_not_trained_is_refused(run: Path, tmp_path: Path) -> None:
+    save_other_encoder(tmp_path / "bert")
+    with pytest.raises(BundleError, match=r"^--encoder: .*/bert, got the weights of the small embedded enc.*leave it"):
+        save_pretrained(tmp_path / "ws", tmp_path / "hf", encoder=str(tmp_path / "bert"))
+
+
+def save_other_encoder(folder: Path) -> None:
+    """With one layer; the embedded encoder has two."""
+    config = build(0).encoder.config.to_dict() | {"num_hidden_layers": 1}
+    AutoModelForSequenceClassification.from_config(BertConfig(**config)).save_pretrained(folder)
     embedded_tokenizer().save_pretrained(folder)
 
 
@@ -182,6 +203,7 @@ def change_model(run: Path, **entry: Any) -> None:
             "the arguments of the job's model: got an unexpected keyword argument 'depth'",
         ),
         (lambda run: None, ("--job", "other"), "--job other: no such job"),
+        (lambda run: None, ("--encoder", "/nope"), "model_name_or_path: no such folder, got /nope; give a folder"),
     ],
 )
 def test_what_cannot_be_written_is_one_paragraph(

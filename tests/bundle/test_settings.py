@@ -196,3 +196,102 @@ def test_what_several_parts_must_have_alike_is_set_in_all(configs: Configs) -> N
     ]
     apply(configs, "model.model_name_or_path=another")
     assert [part["args"]["model_name_or_path"] for part in client["components"]] == ["another", "some/encoder"]
+
+
+@pytest.fixture
+def places(configs: Configs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configs:
+    """A job with our data and fine-tuning, and a current folder that holds `models/bert`, `data` and `embedded`."""
+    for name in ("models/bert", "data", "embedded"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    configs[Path("config_fed_client.json")]["components"] = [
+        {"id": "texts", "path": "custom.data.text_data.TextData", "args": {"model_name_or_path": "some/encoder"}},
+        {"id": "writers", "path": "custom.data.writer_data.WriterData", "args": {}},
+        {"id": "tuner", "path": "custom.executors.fine_tuner.FineTuner", "args": {"personal_dir": "personal_models"}},
+        {"id": "other", "path": "a.Data", "args": {"part": {"path": "a.Data", "args": {}}}},
+    ]
+    return configs
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "here"),
+    [
+        ("texts.model_name_or_path", "models/bert", "models/bert"),
+        ("texts.model_name_or_path", "./models/bert", "models/bert"),
+        ("texts.model_name_or_path", "./mistyped", "mistyped"),  # an error at the sites; a name on the Hub has no dot
+        ("texts.dataset_path", "data", "data"),
+        ("writers.cache_dir", "data", "data"),
+    ],
+)
+def test_a_folder_that_lies_here_becomes_absolute(
+    places: Configs, tmp_path: Path, key: str, value: str, here: str
+) -> None:
+    _, client = apply(places, f"{key}={value}")
+    entry = next(part for part in client["components"] if part["id"] == key.partition(".")[0])
+    assert entry["args"][key.rpartition(".")[2]] == str(tmp_path / here)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("texts.model_name_or_path", "models/mistyped"),  # a name on the Hub may look like that
+        ("texts.model_name_or_path", "embedded"),
+        ("texts.dataset_path", "~/data"),
+        ("texts.dataset_path", "/data"),
+        ("texts.dataset", "data"),
+        ("tuner.personal_dir", "data"),  # in the site's workspace
+    ],
+)
+def test_any_other_value_stays_as_it_is(places: Configs, key: str, value: str) -> None:
+    _, client = apply(places, f"{key}={value}")
+    entry = next(part for part in client["components"] if part["id"] == key.partition(".")[0])
+    assert entry["args"][key.rpartition(".")[2]] == value
+
+
+def test_a_folder_in_a_new_component_becomes_absolute_too(places: Configs, tmp_path: Path) -> None:
+    whole = '{"path": "a.Data", "args": {"dataset_path": "data"}}'
+    _, client = apply(places, f"texts={whole}", f"part={whole}")
+    texts, *_, other = client["components"]
+    assert texts["args"] == other["args"]["part"]["args"] == {"dataset_path": str(tmp_path / "data")}
+
+
+def test_a_whole_component_or_workflow_is_replaced_by_its_id(configs: Configs) -> None:
+    server, client = apply(configs, 'data={"path": "b.Data", "args": {"k": 1}}', 'rounds={"path": "b.Rounds"}')
+    assert client["components"][0] == {"id": "data", "path": "b.Data", "args": {"k": 1}}
+    assert server["workflows"][1] == {"id": "rounds", "path": "b.Rounds", "args": {}}
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [("seed", ["b.S", "b.S"]), ("server.seed", ["b.S", SEED["path"]]), ("client.seed", [SEED["path"], "b.S"])],
+)
+def test_it_is_replaced_wherever_the_id_occurs_or_at_one_side(configs: Configs, key: str, expected: list[str]) -> None:
+    with_seed(configs)
+    apply(configs, f'{key}={{"path": "b.S"}}')
+    assert [config["components"][0]["path"] for config in configs.values()] == expected
+
+
+def test_another_setting_may_be_of_the_new_class(configs: Configs) -> None:
+    server, _ = apply(configs, "timeout_s=9", 'rounds={"path": "controllers.fine_tune.FineTune"}')
+    assert server["workflows"][1]["args"] == {"timeout_s": 9}
+
+
+def test_an_argument_that_is_a_component_is_no_id(configs: Configs) -> None:
+    _, client = apply(configs, 'split={"path": "b.Split", "args": {}}')
+    assert client["components"][0]["args"]["split"] == {"path": "b.Split", "args": {}}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ('dat={"path": "b.Data"}', r"--set dat: the job has no such component or argument \(did you mean data\?\)"),
+        ('data={"path": "b.Data", "arg": {}}', r'--set data: expected \{"path": \.\.\., "args": \{\.\.\.\}\}, got'),
+        ('data={"path": "b.Data", "args": [1]}', r"--set data args: expected a JSON object, got \[1\]"),
+        ('split={"path": "b.Split", "args": null}', r"--set split args: expected a JSON object, got null"),
+    ],
+)
+def test_a_component_that_cannot_be_put_anywhere_is_refused(configs: Configs, setting: str, message: str) -> None:
+    before = copy.deepcopy(configs)
+    with pytest.raises(BundleError, match=message):
+        apply(configs, 'rounds={"path": "b.Rounds"}', setting)
+    assert configs == before

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from bundle.live import Live
 from bundle.report.html import to_html
 from bundle.report.model import Report, Round
 from bundle.report.reading import build, read_report
@@ -34,7 +36,7 @@ def test_the_table_has_a_line_a_round_and_a_column_a_site(workspace: Path) -> No
         ["2/2 *", "0.7500", "0.8000", "0.6000", "1.5", "2.0 kB", "1.0 kB"],
     ]
     assert "* best: round 2, val_accuracy 0.7500" in lines
-    assert "global, last round  0.7000" in lines
+    assert "global, last round (also the best)  0.7000" in lines
     assert "status    completed" in lines
 
 
@@ -45,6 +47,53 @@ def test_an_embedded_data_set_is_loud() -> None:
     assert to_text(report).startswith("!!! EMBEDDED DATA SET: these are results on digits")
     assert "EMBEDDED DATA SET" in to_html(report)
     assert "EMBEDDED" not in to_text(build(job_events()))
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_an_embedded_encoder_is_loud_whatever_the_data_set(embedded: bool) -> None:
+    events = job_events()
+    events[1]["dataset"] = {"dataset": "AG News", "embedded": embedded, "encoder_embedded": True}
+    report = build(events)
+    told = " ".join(to_text(report).split())
+    assert told.startswith("!!! EMBEDDED DATA SET: " if embedded else "!!! EMBEDDED ENCODER: ")
+    encoder = "EMBEDDED ENCODER: these are results of a small BERT for trying things out, not pretrained. If the job"
+    assert encoder in told
+    assert encoder in to_html(report)
+    assert ("EMBEDDED DATA SET" in told) is embedded
+    assert report.to_json()["dataset"]["encoder_embedded"] is True
+
+
+@pytest.mark.parametrize(
+    ("facts", "end"),
+    [
+        ({"embedded": True}, "  (EMBEDDED data set, for trying things out)"),
+        ({"encoder_embedded": True}, "  (EMBEDDED encoder, for trying things out)"),
+        ({"embedded": True, "encoder_embedded": True}, "  (EMBEDDED data set and encoder, for trying things out)"),
+        ({"embedded": False, "encoder_embedded": False}, ""),
+    ],
+)
+def test_the_live_line_names_what_is_embedded(facts: dict[str, bool], end: str) -> None:
+    out = io.StringIO()
+    Live(out).show(job_events()[1] | {"dataset": {"dataset": "AG News"} | facts})
+    assert out.getvalue().rstrip("\n").endswith(f"data: AG News, 400 training samples{end}")
+
+
+@pytest.mark.parametrize(
+    ("best_round", "best_scored", "names"),
+    [
+        (2, False, ["global, last round (also the best)"]),
+        (1, False, ["global, last round"]),
+        (2, True, ["global, last round", "global, best"]),
+    ],
+)
+def test_a_best_model_that_was_not_scored_apart(best_round: int, best_scored: bool, names: list[str]) -> None:
+    report = build(job_events())
+    report.best = {"round": best_round, "metric": "val_accuracy", "value": 0.75}
+    models = ["SRV_FL_global_model.pt", *(["SRV_best_FL_global_model.pt"] if best_scored else [])]
+    report.cross_site = {model: {"site-1": {"test_accuracy": 0.5}} for model in models}
+    for shown in (to_text(report), to_html(report)):
+        assert [name for name in names if name in shown] == names
+        assert ("also the best" in shown) is ("also the best" in names[0])
 
 
 def test_fifty_sites_fit_in_120_columns() -> None:

@@ -145,6 +145,26 @@ def test_a_sweep_runs_every_point_and_ranks_them(
     assert "OMP_NUM_THREADS" not in os.environ
 
 
+def test_whole_components_are_swept(
+    job: Path, tmp_path: Path, starts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = [{"path": "a.Selector", "args": {"key_metric": "val_accuracy", "timeout": number}} for number in (1, 2)]
+    grid = "selector=" + ",".join(json.dumps(part) for part in parts)
+    assert main(["sweep", str(job), "--grid", grid, "-j", "1", "-o", str(tmp_path / "out")]) == 0
+    assert len(starts.read_text().splitlines()) == 2
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert str(parts[0]["args"]["timeout"]) in capsys.readouterr().out
+    assert sorted(json.dumps(row["settings"]["selector"]) for row in results["points"]) == [
+        json.dumps(part) for part in parts
+    ]
+
+
+def test_a_component_without_such_an_id_is_named_before_the_sweep(job: Path, tmp_path: Path, starts: Path) -> None:
+    with pytest.raises(BundleError, match=r"--grid selectr: the job has no such component .*did you mean selector\?"):
+        sweep(Asked(str(job), ['selectr={"path": "a.Selector"}'], tmp_path / "out"))
+    assert starts.read_text() == ""
+
+
 def test_what_finished_is_not_run_again_and_a_larger_grid_adds_points(job: Path, tmp_path: Path, starts: Path) -> None:
     def run(grid: str) -> list[float]:
         starts.write_text("")

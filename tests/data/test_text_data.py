@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from custom.checks.agreement import check_same_data
 from custom.data import ag_news
 from custom.data.ag_news import AgNewsFiles, open_ag_news, read_csv
 from custom.data.download import Unavailable
@@ -247,6 +248,21 @@ def test_without_a_network_the_headlines_are_named_loudly(monkeypatch, tmp_path,
     assert "TRAINING ON THE EMBEDDED MADE-UP HEADLINES, NOT ON AG NEWS" in caplog.text
     assert "google-bert/bert-base-cased is no folder here" in caplog.text
     assert data.describe()["embedded"] is True
+    assert data.describe()["encoder_embedded"] is True
+
+
+def test_an_embedded_encoder_on_real_data_is_a_fact_that_sites_must_agree_on(files, monkeypatch, tmp_path):
+    embedded_tokenizer().save_pretrained(tmp_path / "bert")
+    of_folder = TextData(model_name_or_path=str(tmp_path / "bert")).site("site-1", ROSTER, 0).describe()
+    cut_network(monkeypatch, tmp_path)
+    fallen_back = TextData().site("site-2", ROSTER, 0).describe()
+    assert [(facts["embedded"], facts["encoder_embedded"]) for facts in (of_folder, fallen_back)] == [
+        (False, False),
+        (False, True),
+    ]
+    message = r"^site-2 encoder_embedded: expected False as at site-1, got True; check model_name_or_path there, and"
+    with pytest.raises(BundleError, match=message):
+        check_same_data("site-1", of_folder, "site-2", fallen_back)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"model_name_or_path": "google-bert/bert-base-cased"}])

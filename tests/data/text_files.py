@@ -1,8 +1,12 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Small CSV files as AG News has them, and an environment without network."""
+"""Small CSV files as AG News has them, and environments without network, or without an answer."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
@@ -35,6 +39,60 @@ def cut_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
     monkeypatch.setenv("FLARE_DATA_ROOT", str(tmp_path))
     huggingface_hub.close_session()  # it would remember the proxies of before
     pretrained._ask_hub.cache_clear()
+
+
+@contextlib.contextmanager
+def mute_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, drip: bytes = b"") -> Iterator[list[socket.socket]]:
+    """In place of the Hub a server that accepts connections, listed here, and never answers, as if packets were lost.
+
+    Args:
+        monkeypatch: sets its address, and shortens the time-out to half a second.
+        tmp_path: an empty cache.
+        drip: what it sends ten times a second, after the beginning of an answer.
+    """
+    cut_network(monkeypatch, tmp_path)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name)
+    connections: list[socket.socket] = []
+    closed = threading.Event()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connections.append(server.accept()[0])
+                threading.Thread(target=send, args=(connections[-1],), daemon=True).start()
+
+    def send(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" if drip else b"")
+            while drip and not closed.wait(0.1):
+                connection.sendall(drip)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(pretrained, "HUB_TIMEOUT_S", 0.5)
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield connections
+        finally:
+            closed.set()
+            server.shutdown(socket.SHUT_RDWR)
+            for connection in connections:
+                connection.close()
+            pretrained._ask_hub.cache_clear()
+
+
+def put_in_cache(tmp_path: Path, name: str) -> Path:
+    """A snapshot of the repository `name`, as an earlier download leaves it; returns its folder."""
+    repository = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(snapshot.name)
+    return snapshot

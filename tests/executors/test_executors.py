@@ -140,6 +140,7 @@ def test_abort_is_answered_as_such(engine: Engine) -> None:
         ({"local_epochs": 0}, "local_epochs: expected an integer of at least 1, got 0"),
         ({"lr_schedule": "linear"}, "lr_schedule: expected one of constant, cosine, step, got linear"),
         ({"local_lr": float("nan")}, "local_lr: expected a finite number of at least 0, got nan"),
+        ({"mixed_precision": "yes"}, "mixed_precision: expected true or false, got 'yes'"),
         ({"momentum": "0.9"}, "momentum: expected a finite number of at least 0, got '0.9'"),
     ],
 )

@@ -25,6 +25,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     done = bundle("run", "sparse-bert", "-n", "3", "-w", str(folder / "ws"), *settings, cwd=folder, env=env)
     assert done.returncode == 0, done.stdout
     assert "EMBEDDED DATA SET" in done.stdout
+    assert "EMBEDDED ENCODER" in done.stdout
     done = bundle("report", str(folder / "ws"), "--json", str(folder / "report.json"), cwd=folder)
     assert done.returncode == 0, done.stdout
     return folder / "ws", json.loads((folder / "report.json").read_text())

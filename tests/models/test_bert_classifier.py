@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +17,9 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from custom.data.tokenizer import embedded_tokenizer
 from custom.errors import BundleError
 from custom.learning.weights import get_weights, load_weights, save_atomically, set_weights, to_tensors
+from custom.models import pretrained
 from custom.models.bert_classifier import EVALUATION_ROWS, BertClassifier, save_pretrained
-from tests.data.text_files import cut_network
+from tests.data.text_files import cut_network, mute_hub, put_in_cache
 
 POOLINGS = ["pooler", "mean"]
 
@@ -138,6 +141,53 @@ def test_without_a_network_the_embedded_encoder_is_named_loudly(monkeypatch, tmp
     assert "TRAINING THE SMALL EMBEDDED BERT FROM SCRATCH, NOT google-bert/bert-base-cased" in caplog.text
     assert "cannot be had from the Hugging Face Hub" in caplog.text
     assert model(texts).shape == (2, 4)
+
+
+def ask_again() -> Path | str:
+    """As a new process would."""
+    pretrained._ask_hub.cache_clear()
+    return pretrained._ask_hub("google-bert/bert-base-cased")
+
+
+@pytest.mark.parametrize("drip", [b"", b"x"])
+def test_a_hub_that_never_answers_is_waited_for_once(monkeypatch, tmp_path, drip):
+    """Also one that sends a byte now and then, which no time-out of a single read ends."""
+    with mute_hub(monkeypatch, tmp_path, drip) as connections:
+        start = time.perf_counter()
+        first = ask_again()
+        assert 0.5 < time.perf_counter() - start < 1.5
+        again = ask_again()
+        assert time.perf_counter() - start < 1.8
+        assert len(connections) == 1
+        assert re.fullmatch(r"TimeoutError: http://127.0.0.1:\d+ did not answer within 0.5 s", first)
+        assert re.search(r"did not answer \d s ago; it is asked again 120 s after that$", again)
+        monkeypatch.setattr(pretrained, "SILENCE_S", 0.0)
+        ask_again()
+        assert len(connections) == 2
+
+
+def test_another_hub_is_asked_all_the_same(monkeypatch, tmp_path):
+    for _ in range(2):
+        with mute_hub(monkeypatch, tmp_path) as connections:
+            ask_again()
+            assert len(connections) == 1
+
+
+def test_what_is_in_the_cache_is_used_when_the_hub_does_not_answer(monkeypatch, tmp_path):
+    with mute_hub(monkeypatch, tmp_path) as connections:
+        snapshot = put_in_cache(tmp_path, "google-bert/bert-base-cased")
+        assert ask_again() == snapshot
+        assert ask_again() == snapshot
+        assert len(connections) == 1
+
+
+def test_offline_nobody_is_asked(monkeypatch, tmp_path):
+    with mute_hub(monkeypatch, tmp_path) as connections:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        assert ask_again().startswith("OfflineModeIsEnabled: ")
+        snapshot = put_in_cache(tmp_path, "google-bert/bert-base-cased")
+        assert ask_again() == snapshot
+        assert connections == []
 
 
 def test_without_a_network_an_error_if_asked(monkeypatch, tmp_path, texts):
