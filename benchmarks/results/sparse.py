@@ -81,7 +81,11 @@ def sparse_accuracy(result: dict[str, Any]) -> str:
     """Accuracy and bytes by variant, a table for each beta; then the targets."""
     runs: Rows = result["runs"]
     settings = ", ".join(text.replace("=", " ") for text in result["arguments"]["set"])
-    text = f"{result['arguments']['sites']} sites; {settings}. Encoder: {result['arguments']['encoder']}.\n"
+    text = (
+        f"{result['arguments']['sites']} sites; {settings}. Encoder: {result['arguments']['encoder']}. The model after "
+        "the last round on all 7,600 test rows, where a standard error is some 0.4 points. With error feedback unless "
+        "it is said; both ways sparse but for dense. Bytes of arrays and positions: FLARE adds some 300 a tensor.\n"
+    )
     for beta in sorted({run["beta"] for run in runs}, reverse=True):
         text += "\n" + _by_variant([run for run in runs if run["beta"] == beta], beta, result["targets"])
     return text
@@ -106,7 +110,7 @@ def _by_variant(runs: Rows, beta: float, targets: dict[str, Any]) -> str:
                 str(len(entries)),
             ]
         )
-    head = [f"sent (beta {beta:g})", "local_lr", "test accuracy (%)", "up", "fewer up", "fewer down", "seeds"]
+    head = [f"keep_fraction (beta {beta:g})", "local_lr", "test accuracy (%)", "up", "fewer up", "fewer down", "seeds"]
     return table(head, rows) + "\n" + _verdicts(variants, accuracy, targets)
 
 
