@@ -128,3 +128,16 @@ def test_writers_are_personalised(poc: Poc, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     assert bundle("report", str(poc.workspace), "--json", str(out), cwd=tmp_path).returncode == 0
     assert json.loads(out.read_text())["personalization"]["summary"]["writers"] == 20
+
+
+def test_both_ways_are_sparse(poc: Poc, tmp_path: Path) -> None:
+    """A tenth of each update up, and down only what changed: the site says in its requests what it holds."""
+    wait_until_ready(poc)
+    quick = ("model_name_or_path=embedded", "dataset=headlines", "num_rounds=3", "local_steps=4")
+    done = submit(poc, export("sparse-bert", tmp_path / "job", *quick), tmp_path)
+    assert re.search(r"FINISHED \S+ FINISHED:COMPLETED", done), done[-3000:]
+    out = tmp_path / "report.json"
+    assert bundle("report", str(poc.workspace), "--json", str(out), cwd=tmp_path).returncode == 0
+    rounds = json.loads(out.read_text())["rounds"]
+    assert [row["upload_bytes"] < 0.12 * row["dense_upload_bytes"] for row in rounds] == [True] * 3
+    assert [row["download_bytes"] < 0.25 * row["dense_download_bytes"] for row in rounds] == [False, True, True]
