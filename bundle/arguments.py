@@ -55,6 +55,10 @@ class Component:
         scoped = {f"{scope}.{argument}" for scope in self.scopes}
         return {argument} | scoped | {f"{self.side}.{key}" for key in scoped}
 
+    def aliases(self) -> dict[str, str]:
+        """Other keys that the class answers to, each with the argument it means."""
+        return dict(getattr(self.load(), "also_called", {})) if self.path.startswith(OWN) else {}
+
     def shortest_key(self, argument: str) -> str:
         """The key to show among candidates."""
         return f"{self.scopes[0]}.{argument}"

@@ -124,6 +124,8 @@ def _is_place(component: Component, argument: str) -> bool:
 
 def _find(key: str, parts: Sequence[Component], value: Any, configs: Configs) -> list[Match]:
     """The argument that `key` names: of one component, or of several that must agree on it."""
+    if aliases := [(part, part.aliases()[key]) for part in parts if key in part.aliases()]:
+        return aliases
     present = [(part, argument) for part in parts for argument in part.arguments]
     matches = [match for match in present if key in match[0].keys(match[1])]
     if not matches:

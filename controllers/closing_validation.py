@@ -85,11 +85,15 @@ class ClosingValidation(Controller):
         if replies.errors:
             self.log_warning(fl_ctx, "closing validation: the score lacks sites, so it is not compared with the best")
         else:
-            self._select(score, round_number, fl_ctx)
+            self._select(metrics, samples, round_number, fl_ctx)
 
-    def _select(self, score: dict[str, float], round_number: int, fl_ctx: FLContext) -> None:
+    def _select(
+        self, metrics: dict[str, dict[str, float]], samples: dict[str, float], round_number: int, fl_ctx: FLContext
+    ) -> None:
         selector: IntimeModelSelector = self._engine.get_component(self.selector_id)
-        value = score.get(selector.key_metric)
+        key = selector.key_metric
+        # Alone, every metric is weighted by samples, as the selector has done.
+        value = weighted_mean({s: {key: m[key]} for s, m in metrics.items() if key in m}, samples).get(key)
         if value is None:
             self.log_error(fl_ctx, f"closing validation: sites report no {selector.key_metric}")
             return

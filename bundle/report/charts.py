@@ -10,6 +10,7 @@ from bundle.report.drawing import BLUE, GREEN, GREY, SITE_COLOURS, Draw, svg
 from bundle.report.gains import mark_tasks
 from bundle.report.model import COUNTS, Report
 from bundle.report.wording import model_name
+from custom.metrics import is_count
 
 SMALLEST_SPAN = 0.2  # of the heat map's colours
 MOST_LABELLED_SITES = len(SITE_COLOURS)
@@ -18,16 +19,14 @@ MOST_LABELLED_SITES = len(SITE_COLOURS)
 def charts(report: Report) -> list[tuple[str, str]]:
     """Title and SVG of each chart that the report has data for."""
     found = []
-    names = sorted({name for row in report.rounds for name in row.aggregate} - set(COUNTS))
+    names = {name for row in report.rounds for name in row.aggregate if not is_count(name)} - set(COUNTS)
     key = report.key_metric()
     for metric in sorted(names, key=lambda name: (name != key, "accuracy" not in name, name)):
         found.append((f"{metric} by round", svg(_curve(report, metric), f"{metric} by round")))
     if report.rounds:
         found.append(("Bytes by round", svg(_bytes(report), "bytes by round")))
-    if report.cross_site:
-        found.append(
-            (f"{report.cross_metric()}: models at sites", svg(_matrix(report), "cross-site matrix", grid=False))
-        )
+    for metric in report.cross_scores() if report.cross_site else ():
+        found.append((f"{metric}: models at sites", svg(_matrix(report, metric), "cross-site matrix", grid=False)))
     return found
 
 
@@ -84,8 +83,7 @@ def _both(report: Report) -> list[int]:
     return [count for row in report.rounds for count in (row.upload_bytes, row.download_bytes)]
 
 
-def _matrix(report: Report) -> Draw:
-    metric = report.cross_metric()
+def _matrix(report: Report, metric: str) -> Draw:
     sites = sorted({site for row in report.cross_site.values() for site in row})
     models = [model_name(report, model) for model in report.cross_site]
     values = [[row.get(site, {}).get(metric, float("nan")) for site in sites] for row in report.cross_site.values()]

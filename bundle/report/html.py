@@ -100,16 +100,22 @@ def _charts(report: Report) -> str:
 def _rounds(report: Report) -> str:
     if not report.rounds:
         return "<p>No round was finished.</p>"
-    metric = report.key_metric()
+    first, *others = report.scores()
+    return "\n".join([_rounds_of(report, first), *(_rounds_of(report, metric, costs=False) for metric in others)])
+
+
+def _rounds_of(report: Report, metric: str, costs: bool = True) -> str:
     names = sorted({*report.site_names, *(site for row in report.rounds for site in row.sites)})
     rows = []
     if report.initial:
-        rows.append(("", ["start", *_values(report.initial, metric, names), "", "", ""]))
+        rows.append(("", ["start", *_values(report.initial, metric, names), *([""] * 3 if costs else [])]))
     for row in report.rounds:
-        costs = [f"{row.seconds:.1f}", human_bytes(row.upload_bytes), human_bytes(row.download_bytes)]
         label = f"{row.task} {row.round}" if len(report.tasks) > 1 else str(row.round)
-        rows.append(("best" if report.is_best(row) else "", [label, *_values(row, metric, names), *costs]))
-    header = ["round", "all sites", *names, "seconds", "up", "down"]
+        cells = [label, *_values(row, metric, names)]
+        if costs:
+            cells += [f"{row.seconds:.1f}", human_bytes(row.upload_bytes), human_bytes(row.download_bytes)]
+        rows.append(("best" if report.is_best(row) else "", cells))
+    header = ["round", "all sites", *names, *(["seconds", "up", "down"] if costs else [])]
     return f"<h2>{escape(metric or 'Rounds')} of the global model after each round</h2>\n{table(header, rows)}"
 
 
@@ -142,13 +148,19 @@ def _personal(report: Report) -> str:
 def _cross_site(report: Report) -> str:
     if not report.cross_site:
         return ""
-    metric = report.cross_metric()
+    return "\n".join(_cross_table(report, metric) for metric in report.cross_scores())
+
+
+def _cross_table(report: Report, metric: str) -> str:
     names = sorted({site for sites in report.cross_site.values() for site in sites})
-    rows = [
-        ("", [model_name(report, model), *(number(sites.get(name, {}).get(metric)) for name in names)])
-        for model, sites in report.cross_site.items()
-    ]
-    return f"<h2>{escape(metric)} of each model at each site</h2>\n{table(['model', *names], rows)}"
+    together = {model: report.cross_aggregate(model) for model in report.cross_site}
+    header = ["all sites"] if any(together.values()) else []
+    rows = []
+    for model, sites in report.cross_site.items():
+        mean = [number(together[model].get(metric))] if header else []
+        values = (number(sites.get(name, {}).get(metric)) for name in names)
+        rows.append(("", [model_name(report, model), *mean, *values]))
+    return f"<h2>{escape(metric)} of each model at each site</h2>\n{table(['model', *header, *names], rows)}"
 
 
 def _samples(report: Report) -> str:

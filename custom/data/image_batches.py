@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from custom.data.image_source import ImageSource
+from custom.data.image_source import ImageFacts
 from custom.data.site_data import Batch
 
 PADDING = 4
@@ -21,7 +21,7 @@ PADDING = 4
 
 @dataclass(frozen=True)
 class Pool:
-    """Images, uint8 of shape (samples, 3, 32, 32), and int64 labels of shape (samples,), on one device."""
+    """Images, uint8 of shape (samples, channels, side, side), and int64 labels of shape (samples,), on one device."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -35,26 +35,32 @@ class ImageSiteData:
     """The splits of one site; see `custom.data.site_data.SiteData`.
 
     Args:
-        source: where the images are from.
+        source: what is common to all its images.
         pools: the site's images by official split, `train` and `test`.
         rows: for each of `train`, `validation` and `test` the official split and the int64 rows in its pool. Training
             and validation samples share a pool, so that none is held twice.
         augment: crop, and mirror where the source allows it, the training batches that are shuffled.
+        facts: more that the sites must agree on.
+        left_out: how many images are not used, by reason.
     """
 
     def __init__(
         self,
-        source: ImageSource,
+        source: ImageFacts,
         pools: Mapping[str, Pool],
         rows: Mapping[str, tuple[str, torch.Tensor]],
         augment: bool,
+        facts: Mapping[str, Any] | None = None,
+        left_out: Mapping[str, int] | None = None,
     ) -> None:
         self._facts = {
             "dataset": source.name,
             "embedded": source.embedded,
             "num_classes": source.num_classes,
-            "input_shape": [3, 32, 32],
+            "input_shape": list(source.shape),
+            **(facts or {}),
         }
+        self._left_out = dict(left_out or {})
         self._pools, self._rows, self._augment, self._mirrored = pools, rows, augment, source.mirrored
         # (x / 255 - mean) / std as one multiplication and one addition.
         mean, std = torch.tensor(source.mean), torch.tensor(source.std)
@@ -69,10 +75,15 @@ class ImageSiteData:
         """Number of samples in `split`."""
         return len(self._rows[split][1])
 
+    def counts(self) -> dict[str, int]:
+        """Number of samples by split, and of images left out if there were any."""
+        sizes = {split: self.size(split) for split in ("train", "validation", "test")}
+        return sizes | {reason: number for reason, number in self._left_out.items() if number}
+
     def batches(
         self, split: str, batch_size: int, device: torch.device, generator: torch.Generator | None = None
     ) -> Iterator[Batch]:
-        """Normalised float32 images of shape (batch, 3, 32, 32), channels last, and int64 labels, on `device`.
+        """Normalised float32 images (batch, channels, side, side), channels last, and int64 labels, on `device`.
 
         With a CPU `generator` the order is shuffled, and `train` augmented if the component says so.
         """

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from custom.data import mnist
+from custom.data.chosen_classes import ChosenClasses
 from custom.data.cifar10 import FOLDER, Cifar10, official_files
 from custom.data.component import (
     check,
@@ -39,12 +41,15 @@ from custom.data.partition import (
 
 
 class ImageData:
-    """Images of 3 x 32 x 32 pixels in 10 classes; see `custom.data.site_data.DataComponent`.
+    """Images in 10 classes; see `custom.data.site_data.DataComponent`.
 
     Args:
-        dataset: `cifar10`, or `digits`, which needs no download.
-        dataset_path: the folder that holds, or is to hold, `cifar-10-batches-py`. FLARE_DATA_ROOT overrides it.
-        on_missing: when CIFAR-10 is not to be had, take the `embedded` digits with a warning, or make it an `error`.
+        dataset: `cifar10`, `mnist`, or `digits`, which needs no download.
+        dataset_path: the folder that holds, or is to hold, `cifar-10-batches-py` or `MNIST/raw`. FLARE_DATA_ROOT
+            overrides it.
+        on_missing: when the data are not to be had, take the `embedded` digits with a warning, or make it an `error`.
+        grey: digits as they are, 1 x 28 x 28; else all images are 3 x 32 x 32.
+        classes: keep only these, numbered anew from 0; None keeps all.
         partition: `iid`, `dirichlet`, `k_classes`, or `none` for a site that holds data of its own.
         alpha: of `dirichlet`; the smaller, the more the sites differ.
         classes_per_site: of `k_classes`.
@@ -57,6 +62,8 @@ class ImageData:
         dataset: str = "cifar10",
         dataset_path: str = "~/.cache/flare-bundle",
         on_missing: str = "embedded",
+        grey: bool = False,
+        classes: list[int] | None = None,
         partition: str = "iid",
         alpha: float = 0.5,
         classes_per_site: int = 2,
@@ -64,6 +71,7 @@ class ImageData:
         augment: bool = False,
     ) -> None:
         self.dataset, self.dataset_path, self.on_missing, self.partition = dataset, dataset_path, on_missing, partition
+        self.grey, self.classes = grey, classes
         self.alpha, self.classes_per_site = alpha, classes_per_site
         self.validation_fraction, self.augment = validation_fraction, augment
 
@@ -73,10 +81,15 @@ class ImageData:
         Raises:
             BundleError: one is out of range.
         """
-        check_choice("dataset", self.dataset, ("cifar10", "digits"))
+        check_choice("dataset", self.dataset, ("cifar10", "mnist", "digits"))
         check_choice("on_missing", self.on_missing, ("embedded", "error"))
         check_choice("partition", self.partition, ("iid", "dirichlet", "k_classes", "none"))
         check_choice("augment", self.augment, (False, True))
+        greys = (False,) if self.dataset == "cifar10" else (False, True)
+        check_choice("grey", self.grey, greys)
+        kept = self.classes
+        several = isinstance(kept, list) and len(kept) > 1 and all(type(c) is int and 0 <= c <= 9 for c in kept)
+        check(kept is None or (several and len({*kept}) == len(kept)), "classes", "two or more of 0 to 9", kept)
         check_folder_name("dataset_path", self.dataset_path)
         check(is_number(self.alpha) and self.alpha > 0, "alpha", "a finite number above 0", self.alpha)
         classes = self.classes_per_site
@@ -107,10 +120,16 @@ class ImageData:
         return ImageSiteData(source, pools, rows, self.augment)
 
     def _source(self) -> ImageSource:
-        """CIFAR-10 or digits."""
-        if self.dataset == "digits":
-            return Digits()
-        return or_embedded(self._cifar10, Digits, self.on_missing, f"{Digits.name}, NOT ON {FOLDER}")
+        """All images, of the classes that are wanted."""
+        digits = partial(Digits, self.grey)
+        loaders: dict[str, tuple[str, Callable[[], ImageSource]]] = {
+            "cifar10": (FOLDER, self._cifar10),
+            "mnist": (mnist.FOLDER, lambda: mnist.Mnist(data_root(self.dataset_path), self.grey)),
+            "digits": ("", digits),
+        }
+        folder, load = loaders[self.dataset]
+        source = or_embedded(load, digits, self.on_missing, f"{Digits.name}, NOT ON {folder}")
+        return source if self.classes is None else ChosenClasses(source, self.classes)
 
     def _cifar10(self) -> ImageSource:
         files = official_files()

@@ -10,27 +10,40 @@ import torch
 from numpy.typing import NDArray
 
 
-class ImageSource(Protocol):
-    """Images of 3 x 32 x 32 bytes in two official splits, `train` and `test`.
+class ImageFacts(Protocol):
+    """What all images of a data set have in common.
 
     Attributes:
         name: what reports call it.
         embedded: the images ship with the software, so they are for trying things out.
         num_classes: labels are 0 .. num_classes - 1.
+        shape: channels, side and side, in pixels.
         mean: per channel, of pixels scaled to [0, 1], over the official training set.
         std: likewise.
         mirrored: a mirrored image is still of the same class.
     """
 
-    name: str
-    embedded: bool
-    num_classes: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    mirrored: bool
+    @property
+    def name(self) -> str: ...
+    @property
+    def embedded(self) -> bool: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+    @property
+    def mirrored(self) -> bool: ...
+
+
+class ImageSource(ImageFacts, Protocol):
+    """Images of bytes in two official splits, `train` and `test`."""
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """All labels of `split`, of shape (samples,)."""
 
     def images(self, split: str, rows: NDArray[np.int64]) -> torch.Tensor:
-        """The images at the ascending `rows` of `split`: uint8 of shape (len(rows), 3, 32, 32), best channels last."""
+        """The images at the ascending `rows` of `split`: uint8 (len(rows), *shape), best channels last."""

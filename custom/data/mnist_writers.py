@@ -69,7 +69,7 @@ def open_mnist_writers(root: Path, cache_dir: Path, splits: Sequence[SplitFiles]
         Unavailable: a file is not there and cannot be downloaded.
         BundleError: a file is damaged, or MNIST and QMNIST disagree.
     """
-    found = {file: _find(root, file) for split in splits for file in (split.images, split.labels, split.writers)}
+    found = {file: find_file(root, file) for split in splits for file in (split.images, split.labels, split.writers)}
     data = open_converted(cache_dir, "mnist-writers", list(found.values()), partial(_convert, splits, found))
     return Writers(
         name="MNIST by writer",
@@ -84,8 +84,12 @@ def open_mnist_writers(root: Path, cache_dir: Path, splits: Sequence[SplitFiles]
     )
 
 
-def _find(root: Path, file: RemoteFile) -> Path:
-    """The file, or what torchvision has unpacked of it, or else it is downloaded."""
+def find_file(root: Path, file: RemoteFile) -> Path:
+    """The path of `file`, or of what torchvision has unpacked of it, or else it is downloaded.
+
+    Raises:
+        Unavailable: it is not there and cannot be downloaded.
+    """
     packed = root / file.target
     unpacked = packed.with_suffix("")
     return unpacked if unpacked.is_file() and not packed.exists() else download(root, file)
@@ -109,9 +113,9 @@ def _read_split(
     split: SplitFiles, found: dict[RemoteFile, Path]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
     """Images of shape (samples, 28, 28), and the class and the writer of each, of shape (samples,)."""
-    images = _read(split.images, found[split.images], IMAGES).astype(np.uint8, copy=False)
-    labels = _read(split.labels, found[split.labels], LABELS).astype(np.int64)
-    rows = _read(split.writers, found[split.writers], ROWS)[: len(labels)].astype(np.int64)
+    images = read_idx(split.images, found[split.images], IMAGES).astype(np.uint8, copy=False)
+    labels = read_idx(split.labels, found[split.labels], LABELS).astype(np.int64)
+    rows = read_idx(split.writers, found[split.writers], ROWS)[: len(labels)].astype(np.int64)
     if images.shape != (len(labels), SIDE, SIDE):
         path = found[split.images]
         raise damaged(path, f"{len(labels)} images of {SIDE} x {SIDE} pixels", f"{images.shape}", path)
@@ -126,8 +130,12 @@ def _read_split(
     return images, labels, rows[:, 2]
 
 
-def _read(file: RemoteFile, path: Path, start: bytes) -> NDArray[Any]:
-    """The array in an IDX file (http://yann.lecun.com/exdb/mnist): element type and rank, dimensions, elements."""
+def read_idx(file: RemoteFile, path: Path, start: bytes) -> NDArray[Any]:
+    """The array in an IDX file (http://yann.lecun.com/exdb/mnist): element type and rank, dimensions, elements.
+
+    Raises:
+        BundleError: it does not begin with `start`, is cut off, or a published file has another checksum.
+    """
     if path.suffix == ".gz":  # the published file; of an unpacked one no checksum is known
         check_md5(path, file.md5, path)
     try:

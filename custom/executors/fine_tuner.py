@@ -25,6 +25,7 @@ from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask
 from custom.executors.trainer import first_model_path, local_model_path
 from custom.keys import ROUNDS, TRAINING
+from custom.learning.class_weights import class_weights_of
 from custom.learning.evaluate import EVALUATION_BATCH, evaluate
 from custom.learning.fine_tune import FineTuned, compile_pattern, fine_tune, only_training, pull_towards
 from custom.learning.optimizer import LocalOptimizer
@@ -195,6 +196,7 @@ class FineTuner(SiteTask):
             frozen=[],
             accumulate_batches=settings["accumulate_batches"],
             mixed_precision=settings["mixed_precision"],
+            class_weights=class_weights_of(settings["class_weights"], site.data, site.device),
             learning_rates=lambda epoch: lr(epoch, passes, settings["lr_warmup_rounds"]),
             should_stop=lambda: bool(abort.triggered),
         )

@@ -22,12 +22,14 @@ from torch import nn
 from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask
 from custom.keys import TRAIN_METRICS, TRAINING
+from custom.learning.class_weights import check_class_weights, class_weights_of
 from custom.learning.evaluate import EVALUATION_BATCH, evaluate
 from custom.learning.optimizer import LocalOptimizer
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
 from custom.learning.train import LocalBudget, check_counts, check_rates, train
 from custom.learning.weights import Weights, get_weights, save_atomically, set_weights, to_tensors, weight_difference
+from custom.metrics import is_count
 
 DEFAULT_LR = 0.01
 
@@ -47,6 +49,8 @@ class Trainer(SiteTask):
         momentum: of SGD, within a round; AdamW's beta1.
         weight_decay: L2 penalty; of AdamW, decoupled and on matrices only.
         mixed_precision: bfloat16 forward pass, on CUDA and on a CPU with AMX.
+        class_weights: `none`, or `balanced`: in the loss, each class of the site's training data counts as much as any
+            other.
         writer: id of a FLARE log writer (such as TBWriter) for the curves; none if there is no such component.
         data, model, seed, device: as in `SiteTask`.
     """
@@ -64,6 +68,7 @@ class Trainer(SiteTask):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         mixed_precision: bool = False,
+        class_weights: str = "none",
         writer: str = "writer",
         data: str = "data",
         model: str = "model",
@@ -75,10 +80,11 @@ class Trainer(SiteTask):
         self.accumulate_batches = accumulate_batches
         self.local_lr, self.lr_schedule, self.lr_warmup_rounds = local_lr, lr_schedule, lr_warmup_rounds
         self.optimizer = LocalOptimizer(optimizer, momentum, weight_decay)
-        self.mixed_precision, self.writer_id = mixed_precision, writer
+        self.mixed_precision, self.class_weights, self.writer_id = mixed_precision, class_weights, writer
 
     def check(self) -> None:
-        """Budget, schedule, optimiser, rates and precision."""
+        """Budget, schedule, optimiser, rates, precision and weights."""
+        check_class_weights(self.class_weights)
         self.budget.check()
         check_counts(accumulate_batches=self.accumulate_batches)
         if self.local_lr is not None:
@@ -133,6 +139,7 @@ class Trainer(SiteTask):
             self.optimizer.build(site.model.parameters(), lr),
             accumulate_batches=self.accumulate_batches,
             mixed_precision=self.mixed_precision,
+            class_weights=class_weights_of(self.class_weights, site.data, site.device),
             should_stop=lambda: bool(abort.triggered),
         )
 
@@ -153,6 +160,7 @@ class Trainer(SiteTask):
             "lr_warmup_rounds": self.lr_warmup_rounds,
             "optimizer": asdict(self.optimizer),
             "mixed_precision": self.mixed_precision,
+            "class_weights": self.class_weights,
         }
         save_atomically(
             {"model": to_tensors(weights), "round": rounds, TRAINING: training}, local_model_path(site.run_dir)
@@ -161,7 +169,7 @@ class Trainer(SiteTask):
     def _write_curves(self, scalars: dict[str, float], round_index: int, fl_ctx: FLContext) -> None:
         writer = fl_ctx.get_engine().get_component(self.writer_id)
         if writer is not None:
-            for tag, value in scalars.items():
+            for tag, value in ((tag, value) for tag, value in scalars.items() if not is_count(tag)):
                 writer.add_scalar(tag, value, global_step=round_index)
 
 

@@ -11,13 +11,14 @@ from torch.nn import functional
 
 from custom.data.site_data import Batch
 from custom.errors import BundleError
+from custom.learning.two_classes import two_class_metrics
 
 EVALUATION_BATCH = 512
 
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, batches: Iterable[Batch], prefix: str) -> dict[str, float]:
-    """Accuracy and cross-entropy of `model`, each a mean over samples.
+    """Accuracy and cross-entropy of `model`, each a mean over samples; of a model with two outputs, more.
 
     Args:
         model: in any mode; left in evaluation mode.
@@ -25,21 +26,28 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], prefix: str) -> dict[st
         prefix: put before the names, such as `val_`.
 
     Returns:
-        `{prefix + "accuracy": in [0, 1], prefix + "loss": in nats}`.
+        `{prefix + "accuracy": in [0, 1], prefix + "loss": in nats}`, and what
+        `custom.learning.two_classes.two_class_metrics` returns.
 
     Raises:
         BundleError: there is no sample to score on.
     """
     model.eval()
     correct, loss, seen = 0.0, 0.0, 0
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
     for inputs, labels in batches:
         logits = model(inputs)
         correct += float((logits.argmax(1) == labels).sum())
         loss += float(functional.cross_entropy(logits.float(), labels, reduction="sum"))
         seen += len(labels)
+        if logits.shape[1] == 2:
+            kept.append((logits.float(), labels))
     if seen == 0:
         split = {"val_": "validation", "test_": "test"}.get(prefix, prefix)
         raise BundleError(
             "has no samples", key=f"{split} split", remedy="check this site's data, dataset_path and partition"
         )
-    return {f"{prefix}accuracy": correct / seen, f"{prefix}loss": loss / seen}
+    metrics = {"accuracy": correct / seen, "loss": loss / seen}
+    if kept:
+        metrics |= two_class_metrics(*(torch.cat(column) for column in zip(*kept, strict=True)))
+    return {f"{prefix}{name}": value for name, value in metrics.items()}

@@ -115,6 +115,7 @@ def fine_tune(
     frozen: list[nn.Module],
     accumulate_batches: int = 1,
     mixed_precision: bool = False,
+    class_weights: torch.Tensor | None = None,
     after_backward: Callable[[], None] = lambda: None,
     learning_rates: Callable[[int], float] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -129,7 +130,7 @@ def fine_tune(
         device: where the model is.
         patience: epochs without a better one before it stops; at least 1.
         frozen: see `only_training`.
-        accumulate_batches, mixed_precision: as in `train`.
+        accumulate_batches, mixed_precision, class_weights: as in `train`.
         after_backward: see `pull_towards`.
         learning_rates: learning rate of each epoch, from 0 on, if it changes.
         should_stop: asked before every batch; then `Aborted` is raised.
@@ -150,6 +151,7 @@ def fine_tune(
             optimizer,
             accumulate_batches=accumulate_batches,
             mixed_precision=mixed_precision,
+            class_weights=class_weights,
             frozen=frozen,
             after_backward=after_backward,
             should_stop=should_stop,

@@ -77,6 +77,7 @@ def train(
     *,
     accumulate_batches: int = 1,
     mixed_precision: bool = False,
+    class_weights: torch.Tensor | None = None,
     frozen: Sequence[nn.Module] = (),
     after_backward: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -89,12 +90,13 @@ def train(
         optimizer: over the parameters of the model that are to be trained.
         accumulate_batches: how many batches a step is taken on, as if they were one; the last step may have fewer.
         mixed_precision: run the forward pass in bfloat16; of effect on CUDA, and on a CPU with AMX.
+        class_weights: of shape (classes,), on the device of the model: what a sample counts in the loss, by class.
         frozen: modules kept in evaluation mode, so that the statistics of BatchNorm stay as they are.
         after_backward: called when the gradients of a step are there, and may add to them.
         should_stop: asked before every step.
 
     Returns:
-        The mean loss over all samples seen.
+        The mean loss over all samples seen, each counted as `class_weights` says.
 
     Raises:
         Aborted: `should_stop` said so.
@@ -111,7 +113,7 @@ def train(
         samples = sum(len(labels) for _, labels in group)
         for inputs, labels in group:
             with torch.autocast(labels.device.type, torch.bfloat16, enabled=mixed_precision and has_bfloat16(labels)):
-                loss = functional.cross_entropy(model(inputs).float(), labels)
+                loss = _loss(model(inputs).float(), labels, class_weights)
             (loss * (len(labels) / samples)).backward()
             total = total.to(loss.device) + loss.detach().double() * len(labels)  # no wait for the device in the loop
         after_backward()
@@ -120,3 +122,10 @@ def train(
     if seen == 0:
         raise BundleError(key="train", expected="at least one batch to train on", got="none")
     return float(total) / seen
+
+
+def _loss(logits: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor | None) -> torch.Tensor:
+    if class_weights is None:
+        return functional.cross_entropy(logits, labels)
+    # torch's own weighted mean divides by the weights in a batch: a batch of one class would then have none.
+    return (functional.cross_entropy(logits, labels, reduction="none") * class_weights[labels]).mean()

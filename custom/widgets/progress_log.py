@@ -23,6 +23,7 @@ from nvflare.widgets.widget import Widget
 from custom import progress
 from custom.executors.site_task import log_foreign_origin
 from custom.keys import EVALUATED, TRAIN_METRICS
+from custom.metrics import is_count, weight
 from custom.widgets.traffic import Traffic, totals
 
 
@@ -182,11 +183,15 @@ def numbers(metrics: Any) -> dict[str, float]:
 
 
 def weighted_mean(metrics: dict[str, dict[str, float]], weights: dict[str, float]) -> dict[str, float]:
-    """Mean of each metric over the sites that report it, weighted by samples; sites in name order."""
+    """Mean of each metric but counts over the sites that report it; sites in name order.
+
+    Weighted as `custom.metrics.weight` says, with `weights` as the samples.
+    """
     totals: dict[str, float] = {}
     shares: dict[str, float] = {}
     for site in sorted(metrics):
         for name, value in metrics[site].items():
-            totals[name] = totals.get(name, 0.0) + weights[site] * value
-            shares[name] = shares.get(name, 0.0) + weights[site]
+            share = 0.0 if is_count(name) else weight(name, metrics[site], weights[site])
+            totals[name] = totals.get(name, 0.0) + share * value
+            shares[name] = shares.get(name, 0.0) + share
     return {name: totals[name] / shares[name] for name in totals if shares[name] > 0}

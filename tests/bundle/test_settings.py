@@ -295,3 +295,12 @@ def test_a_component_that_cannot_be_put_anywhere_is_refused(configs: Configs, se
     with pytest.raises(BundleError, match=message):
         apply(configs, 'rounds={"path": "b.Rounds"}', setting)
     assert configs == before
+
+
+def test_a_class_may_answer_to_another_key(configs: Configs) -> None:
+    configs[Path("config_fed_client.json")]["components"][0] = {
+        "id": "data",
+        "path": "custom.data.xray_data.XrayData",
+        "args": {"dataset": "auto"},
+    }
+    assert apply(configs, "data=synthetic")[1]["components"][0]["args"] == {"dataset": "synthetic"}

@@ -85,3 +85,17 @@ def test_before_training_there_is_nothing_to_score(tmp_path: Path) -> None:
     engine = Engine(tmp_path, {"model_selector": IntimeModelSelector()}, ["site-1"])
     run_controller(engine, ClosingValidation(), lambda site, task, data: None)
     assert "no global model yet" in engine.panic()
+
+
+def test_the_last_model_is_compared_by_the_mean_that_the_selector_takes(engine: Engine) -> None:
+    """By samples (0.9 + 2 * 0.6) / 3 = 0.7; weighted by pairs, as AUC is shown, it would be 0.87."""
+    engine.components["model_selector"] = IntimeModelSelector(key_metric="val_auc")
+    engine.components["model_selector"].best_val_metric = 0.75
+
+    def answer(site: str, task: str, data: Shareable) -> Shareable:
+        auc, pairs, samples = (0.9, 9.0, 1) if site == "site-1" else (0.6, 1.0, 2)
+        metrics = {"val_auc": auc, "val_positives": 1.0, "val_negatives": pairs}
+        return DXO(DataKind.METRICS, data=metrics, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: samples}).to_shareable()
+
+    run_controller(engine, ClosingValidation(), answer)
+    assert not best_fired(engine)

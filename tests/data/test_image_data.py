@@ -201,7 +201,12 @@ def test_dirichlet_skews_training_and_test_alike():
 @pytest.mark.parametrize(
     ("arguments", "key"),
     [
-        ({"dataset": "mnist"}, "dataset"),
+        ({"dataset": "svhn"}, "dataset"),
+        ({"dataset": "cifar10", "grey": True}, "grey"),
+        ({"classes": [3]}, "classes"),
+        ({"classes": [3, 3]}, "classes"),
+        ({"classes": [3, 10]}, "classes"),
+        ({"classes": "3,7"}, "classes"),
         ({"dataset_path": ""}, "dataset_path"),
         ({"on_missing": "ignore"}, "on_missing"),
         ({"partition": "random"}, "partition"),

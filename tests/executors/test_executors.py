@@ -141,6 +141,7 @@ def test_abort_is_answered_as_such(engine: Engine) -> None:
         ({"lr_schedule": "linear"}, "lr_schedule: expected one of constant, cosine, step, got linear"),
         ({"local_lr": float("nan")}, "local_lr: expected a finite number of at least 0, got nan"),
         ({"mixed_precision": "yes"}, "mixed_precision: expected true or false, got 'yes'"),
+        ({"class_weights": "auto"}, "class_weights: expected one of none, balanced, got 'auto'"),
         ({"momentum": "0.9"}, "momentum: expected a finite number of at least 0, got '0.9'"),
     ],
 )
@@ -180,3 +181,17 @@ def test_a_model_that_does_not_fit_the_data_is_named_before_any_training(engine,
     reply = execute(engine, ModelProvider(), "get_weights", Shareable())
     assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
     assert re.search(reason, reply.get_header(ReservedHeaderKey.ERROR))
+
+
+def test_balanced_classes_weigh_alike_in_the_loss(engine: Engine) -> None:
+    """One full batch: the gradient is that of the loss with torch's weights, n / (2 n_c), computed here by autograd."""
+    received = get_weights(engine.components["model"])
+    reference = nn.Linear(2, 2)
+    reference.load_state_dict({k: torch.from_numpy(v) for k, v in received.items()})
+    data = TinyData().site("site-2", (), 1)
+    counts = torch.bincount(data.labels)
+    assert counts[0] != counts[1]
+    nn.functional.cross_entropy(reference(data.inputs), data.labels, 12 / (2 * counts)).backward()
+    trainer = Trainer(local_steps=1, batch_size=12, local_lr=0.5, momentum=0.0, class_weights="balanced")
+    result = from_shareable(execute(engine, trainer, "train", model_message(received)))
+    assert result.data["weight"] == pytest.approx(-0.5 * reference.weight.grad.numpy(), abs=1e-6)

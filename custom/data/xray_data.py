@@ -1,0 +1,170 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""The component with the id `data` of chest-xray: which images, and how their patients are split over the sites."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from custom.data import pneumonia_mnist
+from custom.data.chest_xray import FOLDER, find_folder, open_chest_xray
+from custom.data.component import (
+    check,
+    check_choice,
+    check_folder_name,
+    check_fraction,
+    data_root,
+    is_number,
+    place_in_roster,
+)
+from custom.data.image_batches import ImageSiteData, Pool
+from custom.data.partition import (
+    MIN_TEST,
+    MIN_TRAIN,
+    Fractions,
+    Indices,
+    dirichlet_fractions,
+    iid_fractions,
+    share_out,
+    split_validation,
+)
+from custom.data.synthetic_xrays import make_xrays
+from custom.data.xrays import CLASSES, Xrays
+from custom.errors import BundleError
+
+DATA_SETS = ("auto", "chest_xray", "pneumoniamnist", "synthetic")
+JPEG_SIDE = 64  # what JPEGs become where nothing else is said
+KAGGLE = "https://www.kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia"
+
+logger = logging.getLogger(__name__)
+
+
+class XrayData:
+    """Chest X-rays, 0 normal and 1 pneumonia; a patient is in one split of one site; see `DataComponent`.
+
+    Args:
+        dataset: `chest_xray`, a folder of JPEGs; `pneumoniamnist`, one file; `auto`, the folder or else the file;
+            `synthetic`, images that are generated, and taken only if this says so.
+        dataset_path: the folder that holds `chest_xray` or `pneumoniamnist.npz`. FLARE_DATA_ROOT overrides it.
+        image_size: pixels a side; None leaves PneumoniaMNIST as it is, and makes all others 64.
+        cache_dir: where JPEGs are kept after they were resized.
+        partition: `iid`, `dirichlet`, or `none` for a site that holds data of its own.
+        alpha: of `dirichlet`; the smaller, the more the sites differ.
+        validation_fraction: of a site's training patients, in (0, 1).
+        augment: crop the training images at random.
+    """
+
+    also_called: ClassVar = {"data": "dataset"}  # `--set data=synthetic`, see bundle.settings
+
+    def __init__(
+        self,
+        dataset: str = "auto",
+        dataset_path: str = "~/.cache/flare-bundle",
+        image_size: int | None = None,
+        cache_dir: str = "~/.cache/flare-bundle",
+        partition: str = "iid",
+        alpha: float = 0.5,
+        validation_fraction: float = 0.1,
+        augment: bool = False,
+    ) -> None:
+        self.dataset, self.dataset_path, self.image_size, self.cache_dir = dataset, dataset_path, image_size, cache_dir
+        self.partition, self.alpha, self.validation_fraction = partition, alpha, validation_fraction
+        self.augment = augment
+
+    def check(self) -> None:
+        """Looks at the settings; called by `site`, and by `bundle export` before a job leaves.
+
+        Raises:
+            BundleError: one is out of range.
+        """
+        check_choice("dataset", self.dataset, DATA_SETS)
+        check_choice("partition", self.partition, ("iid", "dirichlet", "none"))
+        check_choice("augment", self.augment, (False, True))
+        check_folder_name("dataset_path", self.dataset_path)
+        check_folder_name("cache_dir", self.cache_dir)
+        side = self.image_size
+        check(side is None or (type(side) is int and 16 <= side <= 1024), "image_size", "16 to 1024 pixels", side)
+        check(is_number(self.alpha) and self.alpha > 0, "alpha", "a finite number above 0", self.alpha)
+        check_fraction("validation_fraction", self.validation_fraction)
+
+    def site(self, name: str, roster: Sequence[str], seed: int) -> ImageSiteData:
+        """The share of site `name` among the sites of `roster`, in any order, drawn with `seed`.
+
+        Raises:
+            BundleError: the site is not in the roster, has too few patients, or the data are not to be had.
+        """
+        self.check()
+        names = sorted(set(roster))
+        place = 0 if self.partition == "none" else place_in_roster(name, names)
+        source = self._source()
+        held = self._held(place, len(names), seed, source)
+        remedy = "change validation_fraction, or use fewer sites"
+        train, validation = split_validation(len(held["train"]), self.validation_fraction, seed, name, remedy)
+        patients = {"train": held["train"][train], "validation": held["train"][validation], "test": held["test"]}
+        pools = {split: _pool(source, chosen) for split, chosen in patients.items()}
+        for split, pool in pools.items():
+            _warn_of_one_class(name, split, pool.labels)
+        return ImageSiteData(
+            source,
+            pools,
+            {split: (split, torch.arange(len(pool.labels))) for split, pool in pools.items()},
+            self.augment,
+            # Else a patient could be tested on at one site and trained on at another.
+            {"digest": source.digest()} if self.partition != "none" else {},
+            source.left_out,
+        )
+
+    def _source(self) -> Xrays:
+        if self.dataset == "synthetic":
+            return make_xrays(self.image_size or JPEG_SIDE)
+        root = data_root(self.dataset_path)
+        folder = find_folder(root) if self.dataset in ("auto", "chest_xray") else None
+        if folder is not None:
+            return open_chest_xray(folder, self.image_size or JPEG_SIDE, Path(self.cache_dir).expanduser())
+        file = pneumonia_mnist.find_file(root) if self.dataset in ("auto", "pneumoniamnist") else None
+        if file is not None:
+            return pneumonia_mnist.open_pneumonia_mnist(file, self.image_size)
+        raise _nothing_there(root)
+
+    def _held(self, place: int, sites: int, seed: int, source: Xrays) -> dict[str, Indices]:
+        """The site's patients of each official split."""
+        patients = {split: source.patients(split) for split in ("train", "test")}
+        if self.partition == "none":
+            return patients
+        draws: dict[str, Callable[[int], Fractions]] = {
+            "iid": lambda _: iid_fractions(sites, len(CLASSES)),
+            "dirichlet": partial(dirichlet_fractions, sites, len(CLASSES), self.alpha),
+        }
+        labels = [source.label_of(numbers) for numbers in patients.values()]
+        shares = share_out(labels, (MIN_TRAIN, MIN_TEST), draws[self.partition], seed)
+        return {split: patients[split][share[place]] for split, share in zip(patients, shares, strict=True)}
+
+
+def _pool(source: Xrays, patients: Indices) -> Pool:
+    rows = source.rows(patients)
+    images = torch.from_numpy(np.asarray(source.images[rows])).permute(0, 3, 1, 2)
+    return Pool(images, torch.from_numpy(np.asarray(source.labels[rows])))
+
+
+def _warn_of_one_class(site: str, split: str, labels: torch.Tensor) -> None:
+    present = labels.unique().tolist()
+    if len(present) == 1:
+        logger.warning("%s: all %d %s images are %s: no AUC", site, len(labels), split, CLASSES[present[0]])
+
+
+def _nothing_there(root: Path) -> BundleError:
+    return BundleError(
+        "there are no chest X-rays",
+        key=str(root),
+        expected=f"the folder {FOLDER} with train and test, or {pneumonia_mnist.FILE}",
+        got="neither",
+        remedy=f"unpack {KAGGLE} to {root / FOLDER}, or copy {pneumonia_mnist.URL} (4 MB) to {root}, or point "
+        "dataset_path or FLARE_DATA_ROOT at the folder that holds one; to try the job out on generated images: "
+        "--set dataset=synthetic",
+    )

@@ -1,0 +1,1 @@
+../../../../../controllers/__init__.py

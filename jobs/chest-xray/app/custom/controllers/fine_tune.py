@@ -1,0 +1,1 @@
+../../../../../controllers/fine_tune.py

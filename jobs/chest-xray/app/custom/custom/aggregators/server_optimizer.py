@@ -1,0 +1,1 @@
+../../../../../../custom/aggregators/server_optimizer.py

@@ -1,0 +1,1 @@
+../../../../../../custom/checks/__init__.py

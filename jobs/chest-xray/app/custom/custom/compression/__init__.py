@@ -1,0 +1,1 @@
+../../../../../../custom/compression/__init__.py

@@ -1,0 +1,1 @@
+../../../../../../custom/data/image_batches.py

@@ -1,0 +1,1 @@
+../../../../../../custom/data/image_source.py

@@ -1,0 +1,1 @@
+../../../../../../custom/data/leaf_shard.py

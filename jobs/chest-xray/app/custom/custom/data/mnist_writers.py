@@ -1,0 +1,1 @@
+../../../../../../custom/data/mnist_writers.py

@@ -1,0 +1,1 @@
+../../../../../../custom/data/pneumonia_mnist.py

@@ -1,0 +1,1 @@
+../../../../../../custom/data/site_data.py

@@ -1,0 +1,1 @@
+../../../../../../custom/data/synthetic_xrays.py

@@ -1,0 +1,1 @@
+../../../../../../custom/data/text_batches.py

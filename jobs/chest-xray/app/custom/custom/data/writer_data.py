@@ -1,0 +1,1 @@
+../../../../../../custom/data/writer_data.py

@@ -1,0 +1,1 @@
+../../../../../../custom/executors/__init__.py

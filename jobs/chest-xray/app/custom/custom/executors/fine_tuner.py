@@ -1,0 +1,1 @@
+../../../../../../custom/executors/fine_tuner.py

@@ -1,0 +1,1 @@
+../../../../../../custom/executors/model_provider.py

@@ -1,0 +1,1 @@
+../../../../../../custom/executors/validator.py

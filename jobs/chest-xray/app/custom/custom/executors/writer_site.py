@@ -1,0 +1,1 @@
+../../../../../../custom/executors/writer_site.py

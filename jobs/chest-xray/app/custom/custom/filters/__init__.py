@@ -1,0 +1,1 @@
+../../../../../../custom/filters/__init__.py

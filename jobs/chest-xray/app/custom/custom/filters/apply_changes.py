@@ -1,0 +1,1 @@
+../../../../../../custom/filters/apply_changes.py

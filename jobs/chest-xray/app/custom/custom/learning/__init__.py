@@ -1,0 +1,1 @@
+../../../../../../custom/learning/__init__.py

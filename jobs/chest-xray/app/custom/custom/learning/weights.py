@@ -1,0 +1,1 @@
+../../../../../../custom/learning/weights.py

@@ -1,0 +1,1 @@
+../../../../../../custom/locators/distinct_models.py

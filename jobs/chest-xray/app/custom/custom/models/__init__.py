@@ -1,0 +1,1 @@
+../../../../../../custom/models/__init__.py

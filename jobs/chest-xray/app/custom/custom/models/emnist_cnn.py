@@ -1,0 +1,1 @@
+../../../../../../custom/models/emnist_cnn.py

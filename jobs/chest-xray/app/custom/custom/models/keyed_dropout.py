@@ -1,0 +1,1 @@
+../../../../../../custom/models/keyed_dropout.py

@@ -1,0 +1,1 @@
+../../../../../custom/origin.py

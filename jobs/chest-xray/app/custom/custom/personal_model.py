@@ -1,0 +1,1 @@
+../../../../../custom/personal_model.py

@@ -1,0 +1,1 @@
+../../../../../../custom/data/chest_xray.py

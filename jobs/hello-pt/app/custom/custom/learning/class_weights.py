@@ -1,0 +1,1 @@
+../../../../../../custom/learning/class_weights.py

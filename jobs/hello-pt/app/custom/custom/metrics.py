@@ -1,0 +1,1 @@
+../../../../../custom/metrics.py

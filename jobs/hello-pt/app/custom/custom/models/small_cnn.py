@@ -1,0 +1,1 @@
+../../../../../../custom/models/small_cnn.py

@@ -1,0 +1,1 @@
+../../../../../controllers/closing_validation.py

@@ -1,0 +1,1 @@
+../../../../../controllers/initialize_global_weights.py

@@ -1,0 +1,1 @@
+../../../../../../custom/aggregators/__init__.py

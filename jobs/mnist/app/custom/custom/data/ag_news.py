@@ -1,0 +1,1 @@
+../../../../../../custom/data/ag_news.py

@@ -1,0 +1,1 @@
+../../../../../../custom/data/cifar10.py

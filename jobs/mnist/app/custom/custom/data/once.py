@@ -1,0 +1,1 @@
+../../../../../../custom/data/once.py

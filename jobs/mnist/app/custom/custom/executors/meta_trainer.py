@@ -1,0 +1,1 @@
+../../../../../../custom/executors/meta_trainer.py

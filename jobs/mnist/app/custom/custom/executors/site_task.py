@@ -1,0 +1,1 @@
+../../../../../../custom/executors/site_task.py

@@ -1,0 +1,1 @@
+../../../../../../custom/executors/trainer.py

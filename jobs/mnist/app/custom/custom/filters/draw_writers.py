@@ -1,0 +1,1 @@
+../../../../../../custom/filters/draw_writers.py

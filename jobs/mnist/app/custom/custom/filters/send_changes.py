@@ -1,0 +1,1 @@
+../../../../../../custom/filters/send_changes.py

@@ -1,0 +1,1 @@
+../../../../../../custom/learning/fed_avg.py

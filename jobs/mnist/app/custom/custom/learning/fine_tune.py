@@ -1,0 +1,1 @@
+../../../../../../custom/learning/fine_tune.py

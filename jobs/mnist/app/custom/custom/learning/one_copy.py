@@ -1,0 +1,1 @@
+../../../../../../custom/learning/one_copy.py

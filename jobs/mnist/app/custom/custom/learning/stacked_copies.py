@@ -1,0 +1,1 @@
+../../../../../../custom/learning/stacked_copies.py

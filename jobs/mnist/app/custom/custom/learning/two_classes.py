@@ -1,0 +1,1 @@
+../../../../../../custom/learning/two_classes.py

@@ -1,0 +1,1 @@
+../../../../../../custom/locators/__init__.py

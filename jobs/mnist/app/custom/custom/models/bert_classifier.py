@@ -1,0 +1,1 @@
+../../../../../../custom/models/bert_classifier.py

@@ -1,0 +1,1 @@
+../../../../../../custom/models/linear.py

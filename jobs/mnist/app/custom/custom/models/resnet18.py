@@ -1,0 +1,1 @@
+../../../../../../custom/models/resnet18.py

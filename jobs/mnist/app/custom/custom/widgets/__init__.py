@@ -1,0 +1,1 @@
+../../../../../../custom/widgets/__init__.py

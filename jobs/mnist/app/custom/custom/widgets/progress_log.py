@@ -1,0 +1,1 @@
+../../../../../../custom/widgets/progress_log.py

@@ -1,0 +1,1 @@
+../../../../../../custom/widgets/traffic.py

@@ -1,0 +1,1 @@
+../../../../../../custom/data/chosen_classes.py

@@ -1,0 +1,1 @@
+../../../../../../custom/models/grey_resnet18.py

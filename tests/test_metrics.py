@@ -1,0 +1,36 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""What a site's metric weighs, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from bundle.report.model import weighted_mean as of_report
+from custom.metrics import is_count, weight
+from custom.widgets.progress_log import weighted_mean as of_log
+
+# Site a finds 9 of 10 ill and 1 of 2 well; b finds 1 of 2 ill and 30 of 40 well; c has nobody ill.
+SITES = {
+    "a": {"val_sensitivity": 0.9, "val_specificity": 0.5, "val_auc": 1.0, "val_positives": 10, "val_negatives": 2},
+    "b": {"val_sensitivity": 0.5, "val_specificity": 0.75, "val_auc": 0.6, "val_positives": 2, "val_negatives": 40},
+    "c": {"val_specificity": 1.0, "val_positives": 0, "val_negatives": 8},
+}
+SAMPLES = {"a": 100.0, "b": 100.0, "c": 100.0}
+
+
+def test_pooled_by_hand() -> None:
+    """10 of 12 ill and 39 of 50 well are found; of 20 + 80 pairs within sites, 20 + 48 are in the right order."""
+    expected = {"val_sensitivity": 10 / 12, "val_specificity": 39 / 50, "val_auc": 68 / 100}
+    assert of_log(SITES, SAMPLES) == pytest.approx(expected)
+    assert of_report(SITES, SAMPLES) == pytest.approx(expected | {"val_positives": 12, "val_negatives": 50})
+
+
+def test_other_metrics_weigh_samples() -> None:
+    assert weight("val_accuracy", SITES["a"], 7) == 7
+    assert weight("test_auc", SITES["a"], 7) == 7  # no test_positives
+    assert weight("auc", {"_positives": 2.0, "_negatives": 3.0}, 7) == 6
+
+
+@pytest.mark.parametrize(("name", "expected"), [("val_positives", True), ("negatives", True), ("val_auc", False)])
+def test_counts(name: str, expected: bool) -> None:
+    assert is_count(name) is expected
