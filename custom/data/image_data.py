@@ -30,11 +30,8 @@ from custom.data.image_source import ImageSource
 from custom.data.partition import (
     MIN_TEST,
     MIN_TRAIN,
-    Fractions,
     Indices,
-    dirichlet_fractions,
-    iid_fractions,
-    k_classes_fractions,
+    draw_of,
     share_out,
     split_validation,
 )
@@ -141,10 +138,6 @@ class ImageData:
         """The site's rows of each official split."""
         if self.partition == "none":
             return {split: np.arange(len(all_labels)) for split, all_labels in labels.items()}
-        draws: dict[str, Callable[[int], Fractions]] = {
-            "iid": lambda _: iid_fractions(sites, num_classes),
-            "dirichlet": partial(dirichlet_fractions, sites, num_classes, self.alpha),
-            "k_classes": partial(k_classes_fractions, sites, num_classes, self.classes_per_site),
-        }
-        shares = share_out((labels["train"], labels["test"]), (MIN_TRAIN, MIN_TEST), draws[self.partition], seed)
+        draw = draw_of(self.partition, sites, num_classes, self.alpha, self.classes_per_site)
+        shares = share_out((labels["train"], labels["test"]), (MIN_TRAIN, MIN_TEST), draw, seed)
         return {"train": shares[0][place], "test": shares[1][place]}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +97,18 @@ def split_by_fractions(labels: NDArray[np.int64], fractions: Fractions, seed: in
         for site, part in zip(order, np.split(members, cuts)[:num_sites], strict=True):
             shares[site].append(part)
     return [np.sort(np.concatenate(parts)) for parts in shares]
+
+
+def draw_of(
+    partition: str, num_sites: int, num_classes: int, alpha: float, classes_per_site: int = 1
+) -> Callable[[int], Fractions]:
+    """What `share_out` draws with: `iid`, `dirichlet` with `alpha`, or `k_classes` with `classes_per_site`."""
+    draws: dict[str, Callable[[int], Fractions]] = {
+        "iid": lambda _: iid_fractions(num_sites, num_classes),
+        "dirichlet": partial(dirichlet_fractions, num_sites, num_classes, alpha),
+        "k_classes": partial(k_classes_fractions, num_sites, num_classes, classes_per_site),
+    }
+    return draws[partition]
 
 
 def share_out(

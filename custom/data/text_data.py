@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -23,10 +23,8 @@ from custom.data.headlines import make_headlines
 from custom.data.partition import (
     MIN_TEST,
     MIN_TRAIN,
-    Fractions,
     Indices,
-    dirichlet_fractions,
-    iid_fractions,
+    draw_of,
     share_out,
     split_validation,
 )
@@ -138,11 +136,8 @@ class TextData:
         used = self._sample(len(train), seed)
         if self.partition == "none":
             return {"train": used, "test": np.arange(len(test))}
-        draws: dict[str, Callable[[int], Fractions]] = {
-            "iid": lambda _: iid_fractions(sites, len(CLASSES)),
-            "dirichlet": partial(dirichlet_fractions, sites, len(CLASSES), self.beta),
-        }
-        shares = share_out((train[used], test), (MIN_TRAIN, MIN_TEST), draws[self.partition], seed)
+        draw = draw_of(self.partition, sites, len(CLASSES), self.beta)
+        shares = share_out((train[used], test), (MIN_TRAIN, MIN_TEST), draw, seed)
         return {"train": used[shares[0][place]], "test": shares[1][place]}
 
     def _sample(self, number: int, seed: int) -> Indices:

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,10 +26,8 @@ from custom.data.image_batches import ImageSiteData, Pool
 from custom.data.partition import (
     MIN_TEST,
     MIN_TRAIN,
-    Fractions,
     Indices,
-    dirichlet_fractions,
-    iid_fractions,
+    draw_of,
     share_out,
     split_validation,
 )
@@ -137,12 +134,9 @@ class XrayData:
         patients = {split: source.patients(split) for split in ("train", "test")}
         if self.partition == "none":
             return patients
-        draws: dict[str, Callable[[int], Fractions]] = {
-            "iid": lambda _: iid_fractions(sites, len(CLASSES)),
-            "dirichlet": partial(dirichlet_fractions, sites, len(CLASSES), self.alpha),
-        }
+        draw = draw_of(self.partition, sites, len(CLASSES), self.alpha)
         labels = [source.label_of(numbers) for numbers in patients.values()]
-        shares = share_out(labels, (MIN_TRAIN, MIN_TEST), draws[self.partition], seed)
+        shares = share_out(labels, (MIN_TRAIN, MIN_TEST), draw, seed)
         return {split: patients[split][share[place]] for split, share in zip(patients, shares, strict=True)}
 
 
