@@ -29,7 +29,7 @@ from nvflare.private.privacy_manager import Scope
 
 from custom.filters.apply_changes import ApplyChanges
 from custom.filters.send_changes import SendChanges
-from custom.keys import HELD_VERSION
+from custom.keys import BASE_VERSION, HELD_VERSION
 from tests.filters.flare_contexts import Server
 from tests.support import JOB_ID, Engine
 
@@ -165,3 +165,12 @@ def assert_same(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> 
     for name, value in expected.items():
         assert (got[name].dtype, got[name].shape) == (value.dtype, value.shape)
         assert got[name].tobytes() == value.tobytes(), name
+
+
+def is_whole(message: Shareable) -> bool:
+    return message.get_header(BASE_VERSION) is None
+
+
+def add(entry: int, size: int = 4) -> dict[str, np.ndarray]:
+    """An update of one entry."""
+    return {"w": np.eye(1, size, entry, dtype=np.float32)[0]}

@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""SendChanges and ApplyChanges as FLARE calls them; every delivery checks that the site has the server's very model."""
+"""SendChanges as FLARE calls it; every delivery checks that the site has the server's very model."""
 
 from __future__ import annotations
 
@@ -17,22 +17,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.event_type import EventType
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.fuel.utils import fobs
 
 from custom.compression import changes, wire
-from custom.compression.changes import ChangesRejected
-from custom.compression.wire import PayloadRejected
 from custom.errors import BundleError
 from custom.filters.apply_changes import ApplyChanges
 from custom.filters.send_changes import SendChanges
-from custom.keys import BASE_VERSION, HELD_VERSION, POSITIONS, TAKEN_ROUND, TASK_REFUSED
+from custom.keys import HELD_VERSION, POSITIONS, TAKEN_ROUND
 from custom.widgets.progress_log import ProgressLog
 from custom.widgets.traffic import payload_bytes
-from tests.filters.downlink import Downlink, assert_same
+from tests.filters.downlink import Downlink, add, assert_same, is_whole
 from tests.filters.flare_contexts import Server
 from tests.support import arrays
 
@@ -42,15 +39,6 @@ DENSE = 4 * 4  # bytes of w
 @pytest.fixture
 def downlink(tmp_path: Path) -> Downlink:
     return Downlink(tmp_path, arrays(w=[1, 2, 3, 4]))
-
-
-def is_whole(message: Shareable) -> bool:
-    return message.get_header(BASE_VERSION) is None
-
-
-def add(entry: int, size: int = 4) -> dict[str, np.ndarray]:
-    """An update of one entry."""
-    return {"w": np.eye(1, size, entry, dtype=np.float32)[0]}
 
 
 def test_the_first_task_brings_the_model_and_later_ones_what_has_changed(downlink):
@@ -205,43 +193,6 @@ def test_models_are_kept_by_reference_and_dropped(downlink):
         downlink.next_round(add(0))
 
 
-def test_a_site_may_be_another_process_in_every_round(downlink):
-    for number in range(3):
-        assert is_whole(downlink.deliver()) == (number == 0)
-        downlink.site().start()
-        downlink.next_round(add(number))
-
-
-def damage(path: Path, how: str) -> None:
-    content = path.read_bytes()
-    if how == "lost":
-        path.unlink()
-    elif how == "truncated":
-        path.write_bytes(content[: len(content) // 2])
-    elif how == "flipped":
-        held = changes.load(path)
-        held.model["w"][0] += 1
-        changes.save(path, held)
-    else:
-        torch.save({"version": "?"}, path)
-
-
-@pytest.mark.parametrize("restarted", [True, False])
-@pytest.mark.parametrize("how", ["lost", "truncated", "flipped", "foreign"])
-def test_a_site_announces_no_file_that_is_lost_or_damaged(how, restarted, downlink, caplog):
-    downlink.deliver()
-    assert downlink.site().holds.startswith(downlink.send._token)
-    damage(downlink.site().file, how)
-    if restarted:
-        downlink.site().start()
-    downlink.next_round(add(0))
-    assert downlink.site().holds == ""
-    assert ("held_model.pt is damaged" in caplog.text) == (how != "lost")
-    assert is_whole(downlink.deliver())
-    downlink.next_round(add(1))
-    assert not is_whole(downlink.deliver())
-
-
 def test_another_run_of_the_server_does_not_know_what_a_site_holds(downlink):
     downlink.deliver()
     downlink.start()
@@ -270,112 +221,11 @@ def test_workflows_share_what_a_site_holds(downlink):
     assert downlink.site().holds.split()[1:3] == ["train_2", "0"]
 
 
-def refused(downlink: Downlink, message: Shareable) -> PayloadRejected:
-    site = downlink.site()
-    with site.engine.new_context() as fl_ctx, pytest.raises(PayloadRejected) as raised:
-        site.filter.process(message, fl_ctx)
-    assert fl_ctx.get_all_public_props()[TASK_REFUSED] == str(raised.value)
-    return raised.value
-
-
-def spoil(message: Shareable, how: str) -> None:
-    dxo = from_shareable(message)
-    positions = dxo.get_meta_prop(POSITIONS)
-    if how == "base":
-        message.set_header(BASE_VERSION, "another")
-    elif how == "result":
-        dxo.data["w"] = dxo.data["w"] + 1
-    elif how == "count":
-        dxo.data["w"] = np.zeros(9, np.float32)
-    elif how == "positions":
-        positions["tensors"]["w"][2] = b"\x60"
-    elif how == "version":
-        positions["version"] = 2
-    elif how == "unpaired":
-        del dxo.data["w"]
-    elif how == "whole":
-        dxo.data["extra"] = np.zeros(2, np.float32)
-    elif how == "format":
-        del dxo.meta[POSITIONS]
-    else:
-        dxo.data["w"] = np.full(1, np.nan, np.float32)
-
-
-@pytest.mark.parametrize(
-    "how", ["base", "result", "count", "positions", "version", "unpaired", "whole", "format", "not_finite"]
-)
-def test_what_cannot_be_applied_fails_is_told_and_is_forgotten(how, downlink, caplog):
-    downlink.deliver()
-    downlink.next_round(add(1))
-    message = fobs.loads(fobs.dumps(downlink.hand_out()))
-    spoil(message, how)
-    error = refused(downlink, message)
-    assert error.reason == how
-    assert isinstance(error, ChangesRejected) == (how in ("base", "result", "whole"))
-    assert str(error).startswith("site-1 round 2 ")
-    assert f"task refused, the next one will bring the whole model: {error}" in caplog.text
-    assert not downlink.site().file.exists()
-    assert downlink.site().holds == ""
-    assert downlink.site().says().get_prop(TASK_REFUSED) is None  # it was the last task's
-    assert is_whole(downlink.deliver())
-
-
-def test_the_server_sees_why_a_task_failed(downlink):
-    """Run by FLARE's ClientRunner, which answers with a code only; here the file is lost after the request."""
-    downlink.deliver()
-    downlink.next_round(add(1))
-    message = downlink.hand_out()
-    downlink.site().file.unlink()
-    reply, peer = downlink.site().run(message, downlink.server.context())
-    assert reply.get_return_code() == ReturnCode.TASK_DATA_FILTER_ERROR
-    assert reply.get_cookie(AppConstants.CONTRIBUTION_ROUND) == 1
-    assert reply.get_header(ReservedHeaderKey.ERROR) is None
-    fl_ctx = downlink.server.context()
-    fl_ctx.set_peer_context(peer)
-    fl_ctx.set_prop(FLContextKey.TASK_RESULT, reply, private=True, sticky=False)
-    downlink.send.handle_event(EventType.BEFORE_TASK_RESULT_FILTER, fl_ctx)
-    reason = reply.get_header(ReservedHeaderKey.ERROR)
-    assert reason == f"site-1 {downlink.site().file}: cannot be read: it is missing or damaged"
-    assert is_whole(downlink.deliver())
-
-
-def test_the_executor_gets_the_model(downlink):
-    """And so does Sparsify, which FLARE's ClientRunner shows the task just before."""
-    downlink.deliver()
-    downlink.next_round(add(1))
-    reply, _ = downlink.site().run(downlink.hand_out(), downlink.server.context())
-    assert reply.get_return_code() == ReturnCode.OK
-    assert [task.keys() for task in downlink.site().executed] == [downlink.model.keys()] * 2
-    for model in downlink.site().executed:
-        assert_same(model, downlink.model)
-
-
 def test_a_model_changed_in_place_is_no_base(downlink):
     """FullModelShareableGenerator replaces arrays; who writes into them gets correct models, and whole ones."""
     downlink.deliver()
     from_shareable(downlink.broadcast).data["w"][0] += 1
     downlink.next_round(add(0))
-    assert is_whole(downlink.deliver())
-
-
-def test_a_model_that_another_filter_changes_is_used_and_not_kept(downlink, caplog):
-    message = downlink.hand_out()
-    from_shareable(message).data["w"] = np.float32([9, 9, 9, 9])
-    received = downlink.site().apply(message)
-    assert from_shareable(received).data["w"].tolist() == [9, 9, 9, 9]
-    assert "put SendChanges last at the server" in caplog.text
-    assert downlink.site().holds == ""
-
-
-def test_a_full_disk_costs_bytes_and_no_round(downlink, monkeypatch, caplog):
-    downlink.deliver()
-    downlink.next_round(add(0))
-    with monkeypatch.context() as patch:
-        patch.setattr(changes, "save_atomically", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
-        downlink.deliver()
-    assert "the model is not kept" in caplog.text
-    assert not downlink.site().file.exists()
-    downlink.next_round(add(1))
     assert is_whole(downlink.deliver())
 
 
