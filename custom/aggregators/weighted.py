@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -33,6 +33,9 @@ from custom.checks.update import Origin, Tensors, UpdateRejected, check_round, c
 from custom.errors import BundleError
 from custom.keys import POSITIONS
 from custom.panic import check_or_panic
+
+
+BLOCK = 8192  # entries
 
 
 class Update(NamedTuple):
@@ -60,18 +63,26 @@ def weighted_mean(updates: Iterable[tuple[float, Tensors]]) -> dict[str, NDArray
     Returns:
         The mean of each tensor that occurs, in its own dtype; sums are float64.
     """
-    totals: dict[str, NDArray[np.float64]] = {}
-    weights: dict[str, float] = {}
-    dtypes: dict[str, Any] = {}
+    terms: dict[str, list[tuple[float, NDArray[Any]]]] = {}
     for weight, diff in updates:
         for key, value in diff.items():
-            term = np.asarray(np.multiply(value, weight, dtype=np.float64))
-            if key in totals:
-                totals[key] += term
-            else:
-                totals[key], dtypes[key] = term, value.dtype
-            weights[key] = weights.get(key, 0.0) + weight
-    return {key: (total / weights[key]).astype(dtypes[key]) for key, total in totals.items()}
+            terms.setdefault(key, []).append((weight, value))
+    return {key: _mean(pairs) for key, pairs in terms.items()}
+
+
+def _mean(terms: Sequence[tuple[float, NDArray[Any]]]) -> NDArray[Any]:
+    """Of one tensor. In blocks that stay in the processor's cache: whole float64 copies take twice as long."""
+    total = sum(weight for weight, _ in terms)
+    (first_weight, first), *others = [(weight, np.ravel(value)) for weight, value in terms]
+    mean = np.empty(terms[0][1].shape, terms[0][1].dtype)
+    out = mean.reshape(-1)
+    for start in range(0, out.size, BLOCK):
+        block = slice(start, start + BLOCK)
+        sums = np.multiply(first[block], first_weight, dtype=np.float64)
+        for weight, values in others:
+            sums += np.multiply(values[block], weight, dtype=np.float64)
+        out[block] = sums / total
+    return mean
 
 
 class WeightedAggregator(Aggregator):
