@@ -128,19 +128,6 @@ def test_the_report_tells_the_same(run: tuple[Path, str], tmp_path: Path) -> Non
     assert "<svg" in page.read_text()
 
 
-def test_a_process_a_task_gives_the_same_numbers(tmp_path: Path) -> None:
-    """-t 1 starts a new process for every task; nothing may depend on what a process remembers, or on chance."""
-    settings = ("dataset=digits", "num_rounds=2", "partition=dirichlet", "augment=true")
-    job = export("hello-pt", tmp_path / "job", *settings, drop_workflows=("cross_site_validate",))
-    outcomes = []
-    for threads in (1, 3):
-        simulate(job, tmp_path / str(threads), sites=3, threads=threads, data_root=tmp_path)
-        events = progress(tmp_path / str(threads) / "ws")
-        outcomes.append([e["sites"] for e in events if e["event"] in ("round", "validation")])
-    assert len(outcomes[0]) == 3
-    assert outcomes[0] == outcomes[1]  # to the last digit
-
-
 @pytest.mark.skipif(not CIFAR.is_file(), reason="FLARE_DATA_ROOT holds no cifar-10-batches-py")
 def test_cifar10(tmp_path: Path) -> None:
     job = export("hello-pt", tmp_path / "job", "num_rounds=3", "on_missing=error")

@@ -63,7 +63,7 @@ def rounds_of(folder: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def sparse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sparse")
-    simulate(sparse_job(folder / "job"), folder, sites=2, threads=1, data_root=folder)
+    simulate(sparse_job(folder / "job"), folder, sites=2, threads=2, data_root=folder)
     return folder
 
 
@@ -81,7 +81,7 @@ def test_a_tenth_is_sent_and_the_model_learns(sparse: Path) -> None:
 
 
 def test_sites_receive_what_has_changed_and_get_the_same_model(sparse: Path, tmp_path: Path) -> None:
-    """Every task is done by another process, which holds nothing but a file."""
+    """Here every task is done by another process, so that residuals and the last model are nowhere but on disk."""
     job = sparse_job(tmp_path / "job")
     for side, path in DOWNLINK.items():
         chain = [{"tasks": ["train"], "filters": [{"path": path, "args": {}}]}]
