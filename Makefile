@@ -54,7 +54,7 @@ check: lint types test  ## Everything that CI runs
 link: setup  ## Renew the links in jobs/*/app/custom after adding or removing a file
 	$(BIN)/python -m bundle link
 
-bench: setup-dev  ## Benchmarks, about an hour and a half; FLARE_DATA_ROOT must hold CIFAR-10, MNIST and QMNIST; results go to docs/results
+bench: setup-dev  ## Benchmarks, about two hours; FLARE_DATA_ROOT must hold CIFAR-10, MNIST, QMNIST, chest_xray and PneumoniaMNIST; results go to docs/results
 	$(BIN)/python -m benchmarks.data_loading --json docs/results/data_loading.json
 	$(BIN)/python -m benchmarks.framework_time --json docs/results/framework_time.json
 	$(BIN)/python -m benchmarks.client_memory --json docs/results/client_memory.json
@@ -64,6 +64,7 @@ bench: setup-dev  ## Benchmarks, about an hour and a half; FLARE_DATA_ROOT must 
 	$(BIN)/python -m benchmarks.writers_speed --fedlab workspace/peers --json docs/results/writers_speed.json
 	$(BIN)/python -m benchmarks.writers_rounds --json docs/results/writers_rounds.json
 	$(BIN)/python -m benchmarks.compression --json docs/results/compression.json
+	$(BIN)/python -m benchmarks.chest_xray --json docs/results/chest_xray.json
 	$(BIN)/python -m benchmarks.write_results
 
 clean:  ## Remove the virtual environment, caches and workspaces

@@ -18,6 +18,7 @@ from benchmarks.results.sites import (
 from benchmarks.results.sparse import compression, sparse_accuracy
 from benchmarks.results.tables import made_on
 from benchmarks.results.writers import OTHERS, per_fed_avg, writers_rounds, writers_speed
+from benchmarks.results.xrays import chest_xray
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
 HEAD = """# Results
@@ -35,6 +36,7 @@ SECTIONS: dict[str, tuple[str, Write]] = {
     "federated_vs_central": ("Federated against central, CIFAR-10, LeNet, 2 IID sites", federated_vs_central),
     "personalization": ("Personalisation by fine-tuning, CIFAR-10, LeNet", personalization),
     "personalization_resnet18": ("Personalisation by fine-tuning, CIFAR-10, ResNet-18, on a GPU", personalization),
+    "chest_xray": ("Federated against central, chest X-rays", chest_xray),
     "writers_speed": ("Local training of many writers, perfedavg's CNN", writers_speed),
     "writers_speed_gpu": ("Local training of many writers, perfedavg's CNN, on a GPU", writers_speed),
     "writers_rounds": ("Rounds over many writers, perfedavg under FLARE", writers_rounds),
