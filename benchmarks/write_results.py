@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results.dashboard import dashboard
+from benchmarks.results.robust import robust_aggregation
 from benchmarks.results.sites import (
     client_memory,
     data_loading,
@@ -40,6 +42,8 @@ SECTIONS: dict[str, tuple[str, Write]] = {
     "writers_speed": ("Local training of many writers, perfedavg's CNN", writers_speed),
     "writers_speed_gpu": ("Local training of many writers, perfedavg's CNN, on a GPU", writers_speed),
     "writers_rounds": ("Rounds over many writers, perfedavg under FLARE", writers_rounds),
+    "robust_aggregation": ("The price of robust aggregation", robust_aggregation),
+    "dashboard": ("The dashboard on a POC with two sites", dashboard),
     "compression": ("Bytes and speed of sparse exchange", compression),
     "sparse_accuracy": ("Accuracy against bytes sent, sparse-bert on AG News under FLARE", sparse_accuracy),
 }

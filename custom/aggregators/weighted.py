@@ -34,7 +34,6 @@ from custom.errors import BundleError
 from custom.keys import POSITIONS
 from custom.panic import check_or_panic
 
-
 BLOCK = 8192  # entries
 
 

@@ -106,7 +106,7 @@ def l2_norm(update: Tensors) -> float:
 
 
 def check_norm(
-    norm: float, recent_norms: Sequence[float], origin: Origin, *, max_norm_ratio: float = 10.0, min_history: int = 3
+    norm: float, recent_norms: Sequence[float], origin: Origin, *, max_norm_ratio: float = 100.0, min_history: int = 3
 ) -> None:
     """Refuses an update that is far larger than what was accepted recently.
 

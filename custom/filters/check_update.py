@@ -41,7 +41,8 @@ class CheckUpdate(Filter):
     refused must not depend on which site answers first.
 
     Args:
-        max_norm_ratio: how many times the median of recent norms an update's norm may be.
+        max_norm_ratio: how many times the median of recent norms an update's norm may be. When a model leaves the
+            plateau it begins on, honest norms grow more than tenfold from one round to the next.
         history: how many recently accepted, non-zero norms are remembered.
         min_history: how many of them it takes before norms are compared.
         max_weight: largest number of samples a site may claim; where InitializeGlobalWeights has asked for it, the
@@ -54,7 +55,7 @@ class CheckUpdate(Filter):
 
     def __init__(
         self,
-        max_norm_ratio: float = 10.0,
+        max_norm_ratio: float = 100.0,
         history: int = 20,
         min_history: int = 3,
         max_weight: float = 1e9,

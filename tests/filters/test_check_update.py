@@ -54,7 +54,7 @@ def error(reply: Shareable) -> str:
 
 
 def test_a_good_update_passes_unchanged():
-    check = CheckUpdate()
+    check = CheckUpdate(max_norm_ratio=10)
     for metrics in ({"val_accuracy": 0.5}, 0.5, None):
         result = submission("site-1", 0, diff(3, 4), 10, metrics)
         assert send(check, Server(MODEL, workflow=str(metrics)), result) is result
@@ -80,7 +80,7 @@ BAD = {
 @pytest.mark.parametrize("reason", sorted(BAD))
 def test_every_refusal_is_typed_logged_once_and_counted(reason, caplog):
     """In round 2 (FLARE's 1), after three norms of 1: a norm of 50 is more than ten times their median."""
-    server, check = Server(MODEL), CheckUpdate()
+    server, check = Server(MODEL), CheckUpdate(max_norm_ratio=10)
     send_round(check, server, 0, 1, 1, 1)
     server.enter(1)
     result = submission(**{"site": "site-2", "current_round": 1} | BAD[reason])
@@ -101,11 +101,11 @@ def test_every_refusal_is_typed_logged_once_and_counted(reason, caplog):
 def test_what_is_not_a_dxo_is_refused():
     result = Shareable({"weights": 1})
     result.add_cookie(AppConstants.CONTRIBUTION_ROUND, 0)
-    assert "expected WEIGHT_DIFF" in error(send(CheckUpdate(), Server(MODEL), result))
+    assert "expected WEIGHT_DIFF" in error(send(CheckUpdate(max_norm_ratio=10), Server(MODEL), result))
 
 
 def test_a_second_update_of_a_round_is_a_duplicate_but_a_repetition_is_no_fault(caplog):
-    server, check = Server(MODEL), CheckUpdate()
+    server, check = Server(MODEL), CheckUpdate(max_norm_ratio=10)
     assert send(check, server, submission("site-1", 0, diff(1, 1)), "task").get_return_code() == ReturnCode.OK
     with caplog.at_level(logging.INFO):
         assert "again" in error(send(check, server, submission("site-1", 0, diff(1, 1)), "task"))
@@ -116,7 +116,7 @@ def test_a_second_update_of_a_round_is_a_duplicate_but_a_repetition_is_no_fault(
 
 
 def test_nothing_to_contribute_is_accepted_and_not_counted_as_a_norm():
-    server, check = Server(MODEL), CheckUpdate(min_history=1)
+    server, check = Server(MODEL), CheckUpdate(max_norm_ratio=10, min_history=1)
     assert send(check, server, submission("site-1", 0, {}, 0)).get_return_code() == ReturnCode.OK
     assert send_round(check, server, 0, 0, sites=("site-2",)) == [ReturnCode.OK]
     server.enter(1)
@@ -126,7 +126,7 @@ def test_nothing_to_contribute_is_accepted_and_not_counted_as_a_norm():
 def test_norms_are_compared_with_earlier_rounds_only_whatever_the_order_of_arrival():
     """The last three norms in the order of rounds and names are 9, 3, 4: their median 4 allows 40."""
     for reverse in (1, -1):
-        server, check = Server(MODEL), CheckUpdate(history=3)
+        server, check = Server(MODEL), CheckUpdate(max_norm_ratio=10, history=3)
         order = slice(None, None, reverse)
         pair = ("site-1", "site-2")
         for current_round, norms in enumerate(((9e3, 1e3), (1, 9), (3, 4))):
@@ -139,7 +139,7 @@ def test_norms_are_compared_with_earlier_rounds_only_whatever_the_order_of_arriv
 
 
 def test_a_refused_norm_does_not_move_the_median():
-    server, check = Server(MODEL), CheckUpdate()
+    server, check = Server(MODEL), CheckUpdate(max_norm_ratio=10)
     send_round(check, server, 0, 1, 1, 1)
     for current_round in range(1, 8):
         server.enter(current_round)
@@ -148,7 +148,7 @@ def test_a_refused_norm_does_not_move_the_median():
 
 
 def test_workflows_that_follow_one_another_have_their_own_rounds_and_norms():
-    server, check = Server(MODEL), CheckUpdate()
+    server, check = Server(MODEL), CheckUpdate(max_norm_ratio=10)
     assert send_round(check, server, 0, 1, 1, 1) == [ReturnCode.OK] * 3
     server.enter(0, "train_2")
     assert send_round(check, server, 0, 500, 500, 500) == [ReturnCode.OK] * 3
@@ -161,14 +161,14 @@ def test_workflows_that_follow_one_another_have_their_own_rounds_and_norms():
 def test_a_failed_site_passes_unchanged():
     result = make_reply(ReturnCode.EXECUTION_EXCEPTION, {ReservedHeaderKey.ERROR: "round 1: out of memory"})
     result.set_peer_props({ReservedKey.IDENTITY_NAME: "site-3"})
-    check = CheckUpdate()
+    check = CheckUpdate(max_norm_ratio=10)
     assert send(check, Server(MODEL), result) is result
     assert check.counts == {}
 
 
 @pytest.mark.parametrize("key", [AppConstants.GLOBAL_MODEL, AppConstants.CURRENT_ROUND])
 def test_without_a_global_model_nothing_is_accepted(key):
-    server, check = Server(MODEL), CheckUpdate()
+    server, check = Server(MODEL), CheckUpdate(max_norm_ratio=10)
     server.set(key, None)
     assert "bind CheckUpdate to the training task" in error(send(check, server, submission("site-1", 0, diff(1, 1))))
     assert check.counts == {"no_model": 1}
@@ -188,7 +188,7 @@ def sparse(site: str, current_round: int, *values: float, kept=(1,), weight: flo
 
 def test_a_sparse_update_is_checked_as_a_dense_one():
     """Its norm is that of what is sent: 1 and 9, not 50; b is not sent, and not missing."""
-    server, check = Server(MODEL), CheckUpdate()
+    server, check = Server(MODEL), CheckUpdate(max_norm_ratio=10)
     for site in SITES:
         result = sparse(site, 0, 50, 1)
         assert send(check, server, result) is result
@@ -203,7 +203,7 @@ def test_a_sparse_update_is_checked_as_a_dense_one():
 
 
 def test_a_damaged_sparse_update_is_refused():
-    server, check = Server(MODEL), CheckUpdate()
+    server, check = Server(MODEL), CheckUpdate(max_norm_ratio=10)
     damaged = sparse("site-2", 0, 50, 1)
     from_shareable(damaged).get_meta_prop(POSITIONS)["tensors"]["w"][2] = b""
     assert error(send(check, server, damaged)).startswith("site-2 round 1 w: a stream of 0 bytes")
@@ -215,7 +215,7 @@ def test_a_damaged_sparse_update_is_refused():
 
 
 def test_start_run_forgets_everything():
-    server, check = Server(MODEL), CheckUpdate(min_history=1)
+    server, check = Server(MODEL), CheckUpdate(max_norm_ratio=10, min_history=1)
     send_round(check, server, 0, 1, math.nan, 1)
     check.handle_event(EventType.START_RUN, server.context())
     assert check.counts == {}
@@ -238,7 +238,7 @@ FAULTS = st.sampled_from([None, *(reason for reason in sorted(BAD) if reason != 
 @given(faults=st.lists(st.tuples(st.sampled_from(SITES), FAULTS), max_size=12))
 def test_a_refused_update_never_reaches_the_sum(faults):
     """Site i sends a diff of i with weight i or one of the faults; the mean is over the first good one of each."""
-    server, check, aggregator = Server(MODEL), CheckUpdate(), WeightedAggregator()
+    server, check, aggregator = Server(MODEL), CheckUpdate(max_norm_ratio=10), WeightedAggregator()
     send_round(check, server, 0, 1, 1, 1)
     server.enter(1)
     good = set()

@@ -1,0 +1,1 @@
+../../../../../../custom/learning/geometric_median.py

@@ -1,0 +1,1 @@
+../../../../../../custom/aggregators/robust.py

@@ -1,0 +1,1 @@
+../../../../../../custom/learning/coordinate_wise.py

@@ -1,0 +1,171 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""One of five sites sends bad updates through FLARE, broken ones and then plausible ones."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from custom.data.image_data import ImageData
+from custom.learning.evaluate import EVALUATION_BATCH, evaluate
+from custom.models.lenet import LeNet
+from tests.jobs.flare import ROOT, bundle, export, progress, simulate
+
+pytestmark = pytest.mark.e2e
+BAD_SITE = "site-3"
+TENSORBOARD = ("writer", "send_events")  # seconds of start-up at each site
+REFUSED = {  # kind of tests.fault.misbehave, in the order of rounds: the reason by which it is refused
+    "NaN": "not_finite",
+    "infinity": "not_finite",
+    "norm x 1e6": "norm",
+    "wrong shape": "shape",
+    "wrong dtype": "dtype",
+    "missing key": "missing_key",
+    "extra key": "extra_key",
+    "no tensors": "no_data",
+    "weight 0": "weight",
+    "weight -1": "weight",
+    "weight NaN": "weight",
+    "weight 1e30": "weight",
+    "weight above its samples": "weight",
+    "weight no number": "weight",
+    "metric NaN": "metrics",
+    "weights, no update": "kind",
+    "stale round": "stale_round",
+    "sparse, another version": "version",
+    "sparse, cut short": "positions",
+    "sparse, another shape": "shape",
+    "sparse, unknown coding": "format",
+    "sparse, too many values": "count",
+    "sparse, values without positions": "unpaired",
+    "sparse, NaN": "not_finite",
+    "sparse, float64": "dtype",
+    "sparse, extra key": "extra_key",
+}
+ROUNDS_OF_HARM = 11
+KINDS = [*REFUSED, "duplicate"]
+
+
+def run(folder: Path, kinds: list[str], num_rounds: int, *settings: str) -> tuple[Path, str]:
+    """hello-pt on digits at five sites, of which one sends `kinds` if there are any; workspace and output."""
+    # Honest norms grow more than tenfold from round to round as long as so few steps have taught the model nothing.
+    settings = ("dataset=digits", f"num_rounds={num_rounds}", *settings)
+    folder.mkdir(exist_ok=True)
+    job = export("hello-pt", folder / "job", *settings, drop_workflows=("cross_site_validate", "closing_validation"))
+    path = job / "app" / "config" / "config_fed_client.json"
+    config = json.loads(path.read_text())
+    config["components"] = [part for part in config["components"] if part["id"] not in TENSORBOARD]
+    if kinds:
+        shutil.copy(Path(__file__).with_name("misbehave.py"), job / "app" / "custom")
+        bad = {"path": "misbehave.Misbehave", "args": {"site": BAD_SITE, "kinds": kinds}}
+        config["task_result_filters"] = [{"tasks": ["train"], "filters": [bad]}]
+    path.write_text(json.dumps(config))
+    output = simulate(job, folder, sites=5, threads=5, data_root=folder)
+    return folder / "ws", output
+
+
+def accuracy_of(workspace: Path) -> float:
+    """Of the last global model, on the 1,000 test images of all sites; it must be finite."""
+    path = workspace / "server" / "simulate_job" / "app_server" / "FL_global_model.pt"
+    weights = torch.load(path, weights_only=True)["model"]
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    model = LeNet()
+    model.load_state_dict(weights)
+    data = ImageData(dataset="digits").site("all", ("all",), 0)
+    batches = data.batches("test", EVALUATION_BATCH, torch.device("cpu"))
+    return evaluate(model, batches, "test_")["test_accuracy"]
+
+
+def rounds_of(workspace: Path) -> list[dict[str, Any]]:
+    return [event for event in progress(workspace) if event["event"] == "round"]
+
+
+def received(workspace: Path, number: int) -> float:
+    """Mean validation accuracy over the sites of the model that they received in that round."""
+    sites = rounds_of(workspace)[number - 1]["sites"]
+    return statistics.mean(facts["received"]["val_accuracy"] for site, facts in sites.items() if site != BAD_SITE)
+
+
+def readme_aggregator() -> str:
+    """The JSON of the README's answer."""
+    answer = (ROOT / "README.md").read_text().partition("*A site that misbehaves?*")[2].partition("\n*")[0]
+    component = json.loads(re.findall(r"```json\n(.*?)```", answer, re.DOTALL)[0])
+    return json.dumps({key: component[key] for key in ("path", "args")})
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace when all behave."""
+    workspace, _ = run(tmp_path_factory.mktemp("good"), [], len(KINDS))
+    assert all(len(event["sites"]) == 5 for event in rounds_of(workspace))
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Every kind of broken update, one a round, then a good one that is sent again as another one."""
+    return run(tmp_path_factory.mktemp("broken"), KINDS, len(KINDS))
+
+
+def test_every_broken_update_is_refused_counted_and_named(broken: tuple[Path, str]) -> None:
+    workspace, output = broken
+    rounds = rounds_of(workspace)
+    assert len(rounds) == len(KINDS)
+    errors = [event for event in progress(workspace) if event["event"] == "site_error"]
+    assert [(event["site"], event["task"]) for event in errors] == [(BAD_SITE, "train")] * len(REFUSED)
+    for number, (kind, reason) in enumerate(REFUSED.items(), start=1):
+        event, told = rounds[number - 1], errors[number - 1]["reason"]
+        assert sorted(event["sites"]) == ["site-1", "site-2", "site-4", "site-5"], kind
+        assert event["failed"] == {BAD_SITE: told}, kind
+        assert told.startswith(f"{BAD_SITE} round {number}"), kind
+        assert f"update refused ({reason}): {told}" in output, kind
+    assert "Traceback" not in output
+
+
+def test_the_report_names_every_one(broken: tuple[Path, str], tmp_path: Path) -> None:
+    done = bundle("report", str(broken[0]), "--json", str(tmp_path / "report.json"), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    report = json.loads((tmp_path / "report.json").read_text())
+    for number in range(1, len(REFUSED) + 1):
+        start = rf"{BAD_SITE} at train: {BAD_SITE} round {number}\b"
+        assert sum(bool(re.match(start, text)) for text in report["errors"]) == 1, (number, report["errors"])
+
+
+def test_an_update_sent_twice_counts_once(broken: tuple[Path, str]) -> None:
+    """The second is refused as a duplicate or, if it was the last of its round, as stale."""
+    workspace, output = broken
+    assert BAD_SITE in rounds_of(workspace)[-1]["sites"]
+    number = len(KINDS)
+    assert re.search(rf"update refused \((duplicate|stale_round)\): {BAD_SITE} round {number}", output)
+
+
+def test_the_model_is_as_good_as_without_them(broken: tuple[Path, str], good: Path) -> None:
+    got, expected = accuracy_of(broken[0]), accuracy_of(good)
+    print(f"test accuracy {got:.4f}, {expected:.4f} when all behave")
+    assert got > expected - 0.02
+
+
+def test_plausible_harm_is_borne_by_the_aggregator_of_the_readme_and_not_by_the_mean(
+    good: Path, tmp_path: Path
+) -> None:
+    """Five times the update backwards, from one of five, takes back what the other four have learned."""
+    accuracy = {}
+    for name, settings in {"mean": (), "robust": (f"aggregator={readme_aggregator()}",)}.items():
+        workspace, output = run(tmp_path / name, ["reversed x 5"], ROUNDS_OF_HARM, *settings)
+        let_pass = [event["round"] for event in rounds_of(workspace) if BAD_SITE in event["sites"]]
+        assert len(let_pass) >= ROUNDS_OF_HARM - 3, f"{name}: CheckUpdate itself has refused what was to be borne"
+        assert 0 <= accuracy_of(workspace) <= 1
+        accuracy[name] = received(workspace, ROUNDS_OF_HARM)
+        if name == "robust":
+            assert f"round {ROUNDS_OF_HARM}: GeometricMedian of 5 updates; distances from it: site-1 " in output
+    expected = received(good, ROUNDS_OF_HARM)
+    print(f"validation accuracy {accuracy}, {expected:.4f} when all behave")
+    assert accuracy["robust"] > expected - 0.06
+    assert accuracy["mean"] < expected - 0.2
