@@ -7,14 +7,18 @@ line short and no more.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
 FILE_NAME = "progress.jsonl"
+STATS = "progress"  # group of FLARE's `show_stats` that holds PACKED, see `pack`
+PACKED = "jsonl_zlib_base64"
 _lock = threading.Lock()
 
 
@@ -32,8 +36,34 @@ def append(run_dir: Path, event: str, **fields: Any) -> None:
         file.write(line)
 
 
+def read(run_dir: Path) -> bytes:
+    """The whole lines so far."""
+    try:
+        content = (run_dir / FILE_NAME).read_bytes()
+    except FileNotFoundError:
+        return b""
+    return content[: content.rfind(b"\n") + 1]
+
+
 def record(run_dir: Path, event: str, stem: str, result: dict[str, Any], table: str) -> None:
     """Writes a workflow's result as `stem`.json, its `table` as `stem`.csv, and adds it as an event."""
     write_atomically(run_dir / f"{stem}.json", json.dumps(result, indent=2) + "\n")
     write_atomically(run_dir / f"{stem}.csv", table)
     append(run_dir, event, **result)
+
+
+def pack(lines: bytes) -> str:
+    """What is sent of the file while the job runs: all of it, a tenth as large, as text that fits into JSON."""
+    return base64.b64encode(zlib.compress(lines)).decode("ascii")
+
+
+def unpack(packed: str) -> bytes:
+    """The lines again.
+
+    Raises:
+        ValueError: it was not made by `pack`.
+    """
+    try:
+        return zlib.decompress(base64.b64decode(packed, validate=True))
+    except zlib.error as error:
+        raise ValueError(f"not packed progress: {error}") from error

@@ -1,8 +1,9 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Writes progress.jsonl and one readable log line a round, at the server."""
+"""Writes progress.jsonl and one readable log line a round, at the server; gives the file to `show_stats`."""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from nvflare.apis.shareable import ReservedHeaderKey
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.fuel.utils.config_factory import ConfigFactory
+from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 from nvflare.widgets.widget import Widget
 
 from custom import progress
@@ -25,6 +27,9 @@ from custom.executors.site_task import log_foreign_origin
 from custom.keys import EVALUATED, TRAIN_METRICS
 from custom.metrics import is_count, weight
 from custom.widgets.traffic import Traffic, totals
+
+NOT_AGGREGATED = "the aggregator did not take the update; the server's log says why"
+CROSS_SITE = "nvflare.app_common.workflows.cross_site_model_eval.CrossSiteModelEval"
 
 
 class ProgressLog(Widget):
@@ -39,6 +44,7 @@ class ProgressLog(Widget):
         self.key_metric = key_metric
         self._last_score: float | None = None
         self._run_dir = Path()
+        self._packed = (0, progress.pack(b""))  # of the file so far: its size, and `progress.pack` of it
         self._roster: list[str] = []
         self._start_round()
 
@@ -67,6 +73,7 @@ class ProgressLog(Widget):
                 "fatal", reason=str(ctx.get_prop(FLContextKey.EVENT_DATA, ""))
             ),
             EventType.END_RUN: lambda ctx: self._append("job_ended"),
+            InfoCollector.EVENT_TYPE_GET_STATS: self._tell,
         }
         if event_type in handlers:
             handlers[event_type](fl_ctx)
@@ -74,7 +81,17 @@ class ProgressLog(Widget):
     def _append(self, event: str, **fields: Any) -> None:
         progress.append(self._run_dir, event, **fields)
 
+    def _tell(self, fl_ctx: FLContext) -> None:
+        """Answers `show_stats` of an admin, which all with the right `view` may ask; in a thread of its own."""
+        collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
+        if isinstance(collector, GroupInfoCollector):
+            lines = progress.read(self._run_dir)
+            if len(lines) != self._packed[0]:
+                self._packed = (len(lines), progress.pack(lines))
+            collector.set_info(progress.STATS, {progress.PACKED: self._packed[1]})
+
     def _job_started(self, fl_ctx: FLContext) -> None:
+        logging.getLogger(CROSS_SITE).addFilter(_not_about_formatters)
         log_foreign_origin(self, fl_ctx)
         engine, job_id = fl_ctx.get_engine(), fl_ctx.get_job_id()
         workspace = engine.get_workspace()
@@ -111,18 +128,21 @@ class ProgressLog(Widget):
             self._append("site_error", site=site, task=task, reason=self._failed[site])
 
     def _contribution(self, fl_ctx: FLContext) -> None:
-        if fl_ctx.get_prop(AppConstants.AGGREGATION_ACCEPTED, True):
-            result = from_shareable(fl_ctx.get_prop(AppConstants.TRAINING_RESULT))
-            site = fl_ctx.get_peer_context().get_identity_name()
-            self._failed.pop(site, None)
-            self._sites[site] = {
-                "samples": float(result.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 0)),
-                "received": numbers(result.get_meta_prop(MetaKey.INITIAL_METRICS)),
-                "train": numbers(result.get_meta_prop(TRAIN_METRICS)),
-            }
-            evaluated = result.get_meta_prop(EVALUATED)
-            if isinstance(evaluated, dict):
-                self._sites[site]["evaluated"] = numbers(evaluated)
+        site = fl_ctx.get_peer_context().get_identity_name()
+        if not fl_ctx.get_prop(AppConstants.AGGREGATION_ACCEPTED, True):
+            if site not in self._sites:
+                self._failed.setdefault(site, NOT_AGGREGATED)
+            return
+        result = from_shareable(fl_ctx.get_prop(AppConstants.TRAINING_RESULT))
+        self._failed.pop(site, None)
+        self._sites[site] = {
+            "samples": float(result.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 0)),
+            "received": numbers(result.get_meta_prop(MetaKey.INITIAL_METRICS)),
+            "train": numbers(result.get_meta_prop(TRAIN_METRICS)),
+        }
+        evaluated = result.get_meta_prop(EVALUATED)
+        if isinstance(evaluated, dict):
+            self._sites[site]["evaluated"] = numbers(evaluated)
 
     def _round_done(self, fl_ctx: FLContext) -> None:
         round_number = fl_ctx.get_prop(AppConstants.CURRENT_ROUND) + 1
@@ -166,6 +186,11 @@ class ProgressLog(Widget):
         selection = fl_ctx.get_prop(AppConstants.METRICS_SELECTION_INFO) or {}
         for metric, value in selection.get("best_metrics", {}).items():
             self._append("best", round=selection["best_round"], metric=metric, value=value)
+
+
+def _not_about_formatters(record: logging.LogRecord) -> bool:
+    """FLARE's warning each time that stats are asked for: a line a second while a dashboard is open."""
+    return "No formatter provided" not in record.getMessage()
 
 
 def _evaluated(sites: dict[str, dict[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
+from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
+from custom import progress
 from custom.keys import EVALUATED, TRAIN_METRICS
-from custom.widgets.progress_log import ProgressLog, numbers, weighted_mean
+from custom.widgets.progress_log import NOT_AGGREGATED, ProgressLog, numbers, weighted_mean
 from tests.support import Engine
 
 
@@ -93,6 +96,20 @@ def test_a_round_with_one_failed_site(engine: Engine, caplog: pytest.LogCaptureF
     line = next(record.getMessage() for record in caplog.records if "round 3/5" in record.getMessage())
     assert "received val_accuracy 0.250  1/2 sites" in line
     assert "without site-2" in line
+
+
+def test_an_update_that_the_aggregator_did_not_take_counts_as_failed(engine: Engine) -> None:
+    """Such as a sparse one in a dense job; one more from a site whose update was taken is no failure."""
+    fire(engine, EventType.START_RUN)
+    fire(engine, AppEventType.ROUND_STARTED)
+    contribute(engine, "site-1", update(0.25, 30))
+    for site in ("site-1", "site-2"):
+        props = {AppConstants.TRAINING_RESULT: update(0.5, 10), AppConstants.AGGREGATION_ACCEPTED: False}
+        fire(engine, AppEventType.AFTER_CONTRIBUTION_ACCEPT, site, **props)
+    fire(engine, AppEventType.ROUND_DONE, **{AppConstants.CURRENT_ROUND: 0, AppConstants.NUM_ROUNDS: 1})
+    done = events(engine)[-1]
+    assert list(done["sites"]) == ["site-1"]
+    assert done["failed"] == {"site-2": NOT_AGGREGATED}
 
 
 def test_the_log_line_shows_the_change_since_the_last_round(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
@@ -199,3 +216,25 @@ def test_weighted_mean_by_hand() -> None:
     metrics = {"b": {"x": 4.0}, "a": {"x": 1.0, "y": 2.0}}
     assert weighted_mean(metrics, {"a": 3, "b": 1}) == {"x": 1.75, "y": 2.0}
     assert weighted_mean({"a": {"x": 1.0}}, {"a": 0}) == {}
+
+
+def test_an_admin_who_asks_for_stats_gets_the_progress_so_far(engine: Engine) -> None:
+    def asked() -> bytes:
+        collector = GroupInfoCollector()
+        fire(engine, InfoCollector.EVENT_TYPE_GET_STATS, **{InfoCollector.CTX_KEY_STATS_COLLECTOR: collector})
+        return progress.unpack(collector.info[progress.STATS][progress.PACKED])
+
+    assert asked() == b""
+    fire(engine, EventType.START_RUN)
+    assert [json.loads(line)["event"] for line in asked().splitlines()] == ["job_started"]
+    fire(engine, EventType.START_WORKFLOW, **{FLContextKey.WORKFLOW: "sag"})
+    assert asked() == (engine.run_dir / "progress.jsonl").read_bytes()
+    fire(engine, InfoCollector.EVENT_TYPE_GET_STATS)  # nobody collects
+
+
+def test_the_log_is_not_filled_by_who_asks_for_stats(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    fire(engine, EventType.START_RUN)
+    logger = logging.getLogger("nvflare.app_common.workflows.cross_site_model_eval.CrossSiteModelEval")
+    logger.warning("[identity=server] - No formatter provided. Validation results can't be printed.")
+    logger.warning("something else")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == ["something else"]
