@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Command line: `python -m bundle run|export|sweep|link|report|save-pretrained|data`."""
+"""Command line: `python -m bundle run|export|settings|sweep|link|report|save-pretrained|data|provision`."""
 
 from __future__ import annotations
 
@@ -44,9 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     parser = argparse.ArgumentParser(prog="python -m bundle", description="Everything that happens around a FLARE job.")
-    commands = parser.add_subparsers(required=True, metavar="run|export|sweep|link|report|save-pretrained|data")
+    commands = parser.add_subparsers(
+        required=True, metavar="run|export|settings|sweep|link|report|save-pretrained|data|provision"
+    )
     _add_run(commands.add_parser("run", help="run a job in FLARE's simulator, with progress and a report"))
     _add_export(commands.add_parser("export", help="write a plain, self-contained job folder"))
+    _add_settings(commands.add_parser("settings", help="show the main settings of a job, for --set"))
     _add_sweep(commands.add_parser("sweep", help="run a grid of settings of a job, and compare"))
     link = commands.add_parser("link", help="renew the links in app/custom of every job")
     link.add_argument("jobs", nargs="*", metavar="JOB", help="only these jobs (default: all of this bundle)")
@@ -58,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("name", metavar="NAME", help="cifar10, mnist, femnist or ag_news")
     data.add_argument("path", metavar="PATH", type=Path, help="folder it is kept in (dataset_path of a job)")
     data.set_defaults(command=_data)
+    _add_provision(commands.add_parser("provision", help="make the kits of a FLARE system from a workspace template"))
     return parser
 
 
@@ -75,7 +79,16 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB", help="name of a job, or path to a job folder")
     parser.add_argument("out", metavar="OUT", type=Path, help="new folder")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=SET_HELP)
+    parser.add_argument(
+        "--no-code", action="store_false", dest="code", help="leave app/custom out: the sites have the code installed"
+    )
     parser.set_defaults(command=_export)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help="names or paths (default: all jobs of this bundle)")
+    parser.add_argument("--json", action="store_true", help="as a list of objects, for programs")
+    parser.set_defaults(command=_settings)
 
 
 def _add_sweep(parser: argparse.ArgumentParser) -> None:
@@ -128,6 +141,22 @@ def _add_save_pretrained(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_save_pretrained)
 
 
+def _add_provision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("template", metavar="TEMPLATE", help="poc, secure, secure-no-byoc, privacy, or a folder")
+    parser.add_argument("out", metavar="OUT", type=Path, help="new folder; with --renew, the one of before")
+    parser.add_argument("--sites", nargs="+", metavar="NAME", help="names of the sites (default: site-1 site-2)")
+    parser.add_argument("--host", metavar="HOST", help="the server's name for all others (default: localhost)")
+    parser.add_argument("--port", type=int, metavar="PORT", help="of the server (default: 8002)")
+    parser.add_argument("--domain", metavar="DOMAIN", help="admins are admin@DOMAIN ... (default: flare.example)")
+    parser.add_argument(
+        "--no-preflight", action="store_false", dest="preflight", help="skip FLARE's check of the server"
+    )
+    parser.add_argument(
+        "--renew", action="store_true", help="from OUT/project.yml as it is now, new keys and certificates for all"
+    )
+    parser.set_defaults(command=_provision)
+
+
 def _run(options: argparse.Namespace) -> int:
     from bundle.run import run
 
@@ -145,8 +174,17 @@ def _run(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from bundle.export import export
 
-    job = export(options.job, options.out, options.settings)
-    print(f"{job.name} is now a plain folder: {job.folder}")
+    job = export(options.job, options.out, options.settings, options.code)
+    print(f"{job.name} is now a plain folder{'' if options.code else ' without code'}: {job.folder}")
+    return OK
+
+
+def _settings(options: argparse.Namespace) -> int:
+    from bundle.form import names, read_form
+    from bundle.form_table import to_json, to_text
+
+    forms = [read_form(job) for job in options.jobs or names()]
+    print(to_json(forms) if options.json else "\n".join(map(to_text, forms)), end="")
     return OK
 
 
@@ -198,6 +236,29 @@ def _data(options: argparse.Namespace) -> int:
 
     print(f"{options.name} is complete in {prepare(options.name, options.path)}")
     return OK
+
+
+def _provision(options: argparse.Namespace) -> int:
+    from bundle.handover import to_text
+    from bundle.preflight import check_server
+    from bundle.provision import is_here, provision, renew
+    from bundle.templates import Wanted, split_names
+
+    given = {name: getattr(options, name) for name in ("sites", "host", "port", "domain")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.renew:
+        if given:
+            remedy = f"change {options.out / 'project.yml'}, which --renew reads"
+            raise BundleError("cannot be changed by --renew", key=f"--{next(iter(given))}", remedy=remedy)
+        print(to_text(renew(options.out), None), end="")
+        return OK
+    if "sites" in given:
+        given["sites"] = split_names(given["sites"])
+    kits = provision(options.template, options.out, Wanted(**given))
+    wanted = options.preflight and is_here(kits.server, kits.port)
+    checks = check_server(kits.folder / kits.server) if wanted else None
+    print(to_text(kits, checks), end="")
+    return NOT_FINISHED if any(check.problem for check in checks or ()) else OK
 
 
 def _check_file(path: Path | None) -> None:

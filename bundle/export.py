@@ -19,13 +19,14 @@ from custom.errors import BundleError
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".DS_Store", ".ipynb_checkpoints")
 
 
-def export(name_or_path: str, out: Path, assignments: Sequence[str] = ()) -> Job:
+def export(name_or_path: str, out: Path, assignments: Sequence[str] = (), code: bool = True) -> Job:
     """Writes the job to the new folder `out` and returns it as it lies there.
 
     Args:
         name_or_path: a job of the bundle, or a path to any job folder.
         out: a folder that does not exist yet, or is empty.
         assignments: `key=value` each.
+        code: without it, app/custom stays away, for sites that have the code installed (workspace_templates).
 
     Raises:
         BundleError: the job, its links, a setting or `out` is not as it must be. `out` is then as it was.
@@ -47,6 +48,9 @@ def export(name_or_path: str, out: Path, assignments: Sequence[str] = ()) -> Job
         check_settings(job, copy)
         if assignments:
             _write_configs(job, copy)
+        if not code:
+            for path in job.configs:
+                shutil.rmtree(copy / path.parent.parent / "custom", ignore_errors=True)
         if out.exists():
             out.rmdir()
         copy.rename(out)

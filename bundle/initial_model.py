@@ -1,14 +1,16 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""`initial_model=FILE_OR_FOLDER`: the model a job starts from, found, loaded safely once, and put into the job."""
+"""`initial_model=FILE, FOLDER or JOB_ID`: the model a job starts from, found, loaded safely once, put into the job."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
-from bundle.report.locate import find_run
+from bundle.poc import poc_workspace
+from bundle.report.locate import Run, find_run
 from custom.errors import BundleError
 
 INITIAL_MODEL = "initial_model"  # the argument
@@ -16,6 +18,7 @@ IN_JOB = "initial_model.pt"
 # The final one, and that of perfedavg without meta-learning.
 GLOBAL_MODELS = ("app_server/FL_global_model.pt", "app_server/fed_avg_model.pt")
 WORKFLOW = "InitializeGlobalWeights"
+JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def put_initial_model(app_configs: dict[Path, dict[str, Any]], job_folder: Path, source: object) -> None:
@@ -26,9 +29,9 @@ def put_initial_model(app_configs: dict[Path, dict[str, Any]], job_folder: Path,
     """
     path, arguments = _workflow(app_configs)
     if not isinstance(source, str) or not source:
-        raise BundleError(key=f"--set {INITIAL_MODEL}", expected="a file or a folder", got=repr(source))
+        raise BundleError(key=f"--set {INITIAL_MODEL}", expected="a file, a folder or a job's id", got=repr(source))
     copy = job_folder / path.parent.parent / IN_JOB
-    _copy(Path(source).expanduser(), copy)
+    _copy(source, copy)
     _check_loads(copy, source)
     arguments[INITIAL_MODEL] = IN_JOB
 
@@ -41,14 +44,13 @@ def _workflow(app_configs: dict[Path, dict[str, Any]]) -> tuple[Path, dict[str, 
     raise BundleError(f"the job has no {WORKFLOW} workflow, which reads it", key=f"--set {INITIAL_MODEL}")
 
 
-def _copy(source: Path, copy: Path) -> None:
-    """Copies `source` itself if it is a file, else the final global model of the job that ran in that folder."""
-    if not source.exists():
-        raise BundleError("no such file or folder", key=f"--set {INITIAL_MODEL}={source}")
-    if source.is_file():
-        shutil.copyfile(source, copy)
+def _copy(source: str, copy: Path) -> None:
+    """Copies `source` itself if it is a file, else the final global model of the job that it names."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        shutil.copyfile(path, copy)
         return
-    run = find_run(source)
+    run = find_run(path) if path.is_dir() else _run_of_job(source, path)
     for name in GLOBAL_MODELS:
         try:
             if run.archive:
@@ -64,6 +66,20 @@ def _copy(source: Path, copy: Path) -> None:
         key=f"--set {INITIAL_MODEL}={source}",
         remedy="give the file itself, or the folder of a job that finished a round",
     )
+
+
+def _run_of_job(source: str, path: Path) -> Run:
+    """The run of the job with the id `path.name`, under the folder before it, or in the POC if there is none."""
+    key = f"--set {INITIAL_MODEL}={source}"
+    if not JOB_ID.fullmatch(path.name):
+        raise BundleError("no such file or folder, and no id of a job", key=key)
+    folder, setting = (path.parent, "") if path.name != source else poc_workspace()
+    looked = f"looked under {folder}" + (f" ({setting})" if setting else "")
+    try:
+        return find_run(folder, path.name)
+    except BundleError as error:
+        remedy = "give FOLDER/ID, where FOLDER is a server's startup kit, its job store, a POC or what was downloaded"
+        raise BundleError(f"no such job ({looked})", key=key, remedy=remedy) from error
 
 
 def _check_loads(copy: Path, source: str) -> None:

@@ -122,6 +122,15 @@ def _is_place(component: Component, argument: str) -> bool:
     return parameter is not None and str(parameter.default).startswith(("~", "/"))
 
 
+def find(configs: Configs, key: str) -> list[Match]:
+    """The argument that a key means: of one component, or of several that are changed together.
+
+    Raises:
+        BundleError: the key is unknown or ambiguous.
+    """
+    return _find(key, components(configs), None, configs)
+
+
 def _find(key: str, parts: Sequence[Component], value: Any, configs: Configs) -> list[Match]:
     """The argument that `key` names: of one component, or of several that must agree on it."""
     if aliases := [(part, part.aliases()[key]) for part in parts if key in part.aliases()]:

@@ -116,7 +116,7 @@ def _job_store(kit: Path) -> list[Path]:
 
 def _archived(store: Path, kits: set[Path]) -> Iterator[Run]:
     sites_root = next((kit.parent for kit in sorted(kits)), None)
-    for folder in _folders(store):
+    for folder in (store, *_folders(store)):  # or an entry of the store itself
         archive = folder / "workspace"
         if (folder / "meta").is_file() and archive.is_file() and zipfile.is_zipfile(archive):
             yield Run(folder.name, folder, sites_root, archive)

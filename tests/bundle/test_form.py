@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""form.json of every job fits the job: keys are those of --set, and no range contradicts what `bundle export` checks."""
+"""form.json of every job fits the job: keys are those of --set, and no range contradicts what export checks."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def job(name: str) -> Job:
     return read_job(name)
 
 
+@cache
 def field_of(name: str, key: str) -> Field:
     field = read_form(name).field(key)
     assert field

@@ -46,17 +46,19 @@ def exported(job: Path, out: Path, source: str | Path) -> float:
     return float(torch.load(folder / "app" / "initial_model.pt", weights_only=True)["model"]["w"][0])
 
 
+@pytest.mark.parametrize("place", ["", "poc/", "poc/example_project/prod_00/server/"])
 @pytest.mark.parametrize(("job_id", "value"), [(ONE, 1.0), (OTHER, 2.0)])
-@pytest.mark.parametrize("place", ["", "poc/", "poc/example_project/prod_00/server/", "poc/store/"])
 def test_a_job_s_id_is_looked_up(
     job: Path, poc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job_id: str, value: float, place: str
 ) -> None:
     if place:
         monkeypatch.setenv("NVFLARE_POC_WORKSPACE", str(tmp_path / "nowhere"))
         place = f"{tmp_path}/{place}"
-    if place.endswith("/store/") and job_id == ONE:
-        pytest.skip("that one is not in the store")
     assert exported(job, tmp_path / "out", f"{place}{job_id}") == value
+
+
+def test_an_entry_of_the_job_store_is_a_job(job: Path, poc: Path, tmp_path: Path) -> None:
+    assert exported(job, tmp_path / "out", poc / "store" / OTHER) == 2.0
 
 
 @pytest.mark.parametrize("place", ["", "poc/", "gone/"])
