@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 DEMO := workspace/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-fast lint types format check link bench clean
+.PHONY: help setup setup-dev demo dashboard test test-fast test-faults e2e-secure lint types format check link bench clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/.python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11, 3.12 or 3.13 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
@@ -32,11 +32,20 @@ demo: setup  ## Train hello-pt with two sites on real digits, then show the repo
 	@rm -rf $(DEMO)
 	@$(BIN)/python -m bundle run hello-pt -n 2 -w $(DEMO) --set dataset=digits --html $(DEMO)/report.html
 
-test: setup-dev  ## All tests, with FLARE processes
+dashboard: setup  ## A FLARE system with two sites on this machine, and the dashboard on it (30 s); Ctrl-C ends both
+	@$(BIN)/python -m dashboard.local
+
+test: setup-dev  ## The tests, with FLARE processes, but those of test-faults
 	$(BIN)/python -m pytest
 
 test-fast: setup-dev  ## The tests that start no FLARE processes
-	$(BIN)/python -m pytest -m "not e2e"
+	$(BIN)/python -m pytest -m "not e2e and not fault"
+
+test-faults: setup-dev  ## Sites that misbehave, in whole federations (about 2 minutes)
+	$(BIN)/python -m pytest -m fault
+
+e2e-secure: setup-dev  ## Four jobs in a provisioned system with mutual TLS, on loopback (about 4 minutes)
+	$(BIN)/python -m tests.jobs.e2e_secure
 
 lint: setup-dev  ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -64,7 +73,9 @@ bench: setup-dev  ## Benchmarks, about two hours; FLARE_DATA_ROOT must hold CIFA
 	$(BIN)/python -m benchmarks.writers_speed --fedlab workspace/peers --json docs/results/writers_speed.json
 	$(BIN)/python -m benchmarks.writers_rounds --json docs/results/writers_rounds.json
 	$(BIN)/python -m benchmarks.compression --json docs/results/compression.json
+	$(BIN)/python -m benchmarks.robust_aggregation --json docs/results/robust_aggregation.json
 	$(BIN)/python -m benchmarks.chest_xray --json docs/results/chest_xray.json
+	$(BIN)/python -m benchmarks.dashboard --json docs/results/dashboard.json
 	$(BIN)/python -m benchmarks.write_results
 
 clean:  ## Remove the virtual environment, caches and workspaces

@@ -49,6 +49,18 @@ def data_root(dataset_path: str) -> Path:
     return Path(os.environ.get("FLARE_DATA_ROOT") or dataset_path).expanduser().absolute()
 
 
+def missing_is_error(on_missing: str) -> bool:
+    """Is it an error when data are not to be had? A site may insist, by FLARE_ON_MISSING=error in its environment.
+
+    Raises:
+        BundleError: FLARE_ON_MISSING is neither `embedded` nor `error`.
+    """
+    insists = os.environ.get("FLARE_ON_MISSING") or on_missing
+    if insists not in ("embedded", "error"):
+        raise BundleError(key="FLARE_ON_MISSING of this site", expected="embedded or error", got=repr(insists))
+    return "error" in (on_missing, insists)
+
+
 def place_in_roster(name: str, roster: Sequence[str]) -> int:
     """Place of the site among the sorted names of all sites, from 0.
 
@@ -76,7 +88,7 @@ def or_embedded(load: Callable[[], Source], embedded: Callable[[], Source], on_m
     Args:
         load: raises Unavailable when the data are not there and cannot be downloaded.
         embedded: makes the data that ship with the software.
-        on_missing: `embedded` or `error`.
+        on_missing: `embedded` or `error`; FLARE_ON_MISSING=error in the site's environment goes before it.
         names: for the warning: the embedded data set, and what it stands in for, as in `DIGITS, NOT ON CIFAR-10`.
 
     Raises:
@@ -85,7 +97,7 @@ def or_embedded(load: Callable[[], Source], embedded: Callable[[], Source], on_m
     try:
         return load()
     except Unavailable as error:
-        if on_missing == "error":
+        if missing_is_error(on_missing):
             raise
         logger.warning("TRAINING ON THE EMBEDDED %s. %s", names, error)
         return embedded()

@@ -142,10 +142,10 @@ def needed_component(fl_ctx: FLContext, component_id: str) -> Any:
 
 
 def log_foreign_origin(component: FLComponent, fl_ctx: FLContext) -> None:
-    """Logs an error if this code was imported from outside the job's app/custom."""
+    """Logs an error if this code was imported from outside the job's app/custom, and the job has one."""
     workspace = fl_ctx.get_engine().get_workspace()
     expected = workspace.get_app_custom_dir(fl_ctx.get_job_id())
-    if origin := foreign_origin(expected):
+    if Path(expected).is_dir() and (origin := foreign_origin(expected)):  # else the code is the site's: no BYOC
         component.log_error(
             fl_ctx,
             f"custom was imported from {origin}, expected {expected}; "

@@ -19,6 +19,7 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError
 from transformers.utils import logging as transformers_logging
 
+from custom.data.component import missing_is_error
 from custom.errors import BundleError
 
 AGREES = ("model_name_or_path", "on_missing")  # what model and data of a job must have alike: `--set` changes both
@@ -44,7 +45,8 @@ def find_pretrained(model_name_or_path: str, on_missing: str) -> Path | None:
         on_missing: when the Hub does not answer, take the `embedded` encoder with a warning, or make it an `error`.
 
     Raises:
-        BundleError: there is no such folder or repository, or the Hub does not answer and `on_missing` is `error`.
+        BundleError: there is no such folder or repository, or the Hub does not answer and `on_missing`, or the
+            environment variable FLARE_ON_MISSING of this site, is `error`.
     """
     check_setting(model_name_or_path, on_missing)
     if model_name_or_path == EMBEDDED:
@@ -62,7 +64,7 @@ def find_pretrained(model_name_or_path: str, on_missing: str) -> Path | None:
     found = _ask_hub(model_name_or_path)
     if isinstance(found, Path):
         return found
-    if on_missing == "error":
+    if missing_is_error(on_missing):
         raise BundleError(
             "is no folder here, and cannot be had from the Hugging Face Hub",
             key=f"model_name_or_path {model_name_or_path}",

@@ -18,7 +18,7 @@ from custom.learning.evaluate import EVALUATION_BATCH, evaluate
 from custom.models.lenet import LeNet
 from tests.jobs.flare import ROOT, bundle, export, progress, simulate
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 BAD_SITE = "site-3"
 TENSORBOARD = ("writer", "send_events")  # seconds of start-up at each site
 REFUSED = {  # kind of tests.fault.misbehave, in the order of rounds: the reason by which it is refused

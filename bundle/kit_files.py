@@ -1,0 +1,134 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""A builder for project.yml: what a workspace template changes in the kits that FLARE provisions.
+
+It runs inside FLARE's provisioning, so `nvflare provision -p project.yml` makes the same kits as `bundle provision`.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nvflare.lighter.constants import ParticipantType
+from nvflare.lighter.ctx import ProvisionContext
+from nvflare.lighter.entity import Participant, Project
+from nvflare.lighter.spec import Builder
+
+from bundle.allow_list import allowed_classes, install_code
+from bundle.templates import COMMON
+from custom.errors import BundleError
+
+ANCHOR = "export PYTHONPATH=/local/custom:$PYTHONPATH\n"  # a line of FLARE's startup/sub_start.sh
+START = """\
+cd "$WORKSPACE"  # Python looks here first; elsewhere, a folder named custom would hide that of a job
+set -a; . local/site.env; set +a
+"""
+ENVIRONMENT = """\
+# The environment of everything that runs from this kit, read by startup/sub_start.sh: KEY=value, quoted as in a shell.
+# Also of use: FLARE_DEVICE, CUDA_VISIBLE_DEVICES, and OMP_NUM_THREADS: its share of the cores of a shared machine.
+"""
+STORAGE = "kit_storage.KitStorage"
+
+
+class KitFiles(Builder):
+    """Writes local/ of the server and the sites: resources, environment, log format, and files of the template.
+
+    Every kit keeps its log short on the console and has one line a round in log_rounds.txt. The server keeps its job
+    store in its kit.
+
+    Args:
+        template: the template's folder.
+        server_settings: into `servers` of the server's resources.json.
+        client_settings: into `client` of the sites' resources.json.
+        server_environment: into local/site.env of the server.
+        site_environment: into local/site.env of the sites; FLARE_DATA_ROOT is a participant's `data_root`.
+        local_files: of the template, into local/ of the server and the sites.
+        site_files: of the template, into local/ of the sites.
+        bundle_code: installs the bundle's code into local/custom, and allows exactly the classes that its jobs name.
+        allow: more classes.
+    """
+
+    def __init__(
+        self,
+        template: str,
+        server_settings: Mapping[str, Any] | None = None,
+        client_settings: Mapping[str, Any] | None = None,
+        server_environment: Mapping[str, Any] | None = None,
+        site_environment: Mapping[str, Any] | None = None,
+        local_files: Sequence[str] = (),
+        site_files: Sequence[str] = (),
+        bundle_code: bool = False,
+        allow: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.template = Path(template)
+        self.server_settings, self.client_settings = dict(server_settings or {}), dict(client_settings or {})
+        self.server_environment, self.site_environment = dict(server_environment or {}), dict(site_environment or {})
+        self.local_files, self.site_files = list(local_files), list(site_files)
+        self.bundle_code, self.allow = bundle_code, list(allow)
+
+    def build(self, project: Project, ctx: ProvisionContext) -> None:
+        """Called after StaticFileBuilder has written the kits."""
+        for participant in (project.get_server(), *project.get_clients()):
+            local = Path(ctx.get_local_dir(participant))
+            is_server = participant.type == ParticipantType.SERVER
+            resources = json.loads((local / "resources.json.default").read_text(encoding="utf-8"))
+            if is_server:
+                resources["servers"][0].update(self.server_settings)
+                _store_in_kit(resources)
+                _copy(COMMON, "kit_storage.py", local / "custom")
+            else:
+                resources["client"].update(self.client_settings)
+            if self.bundle_code:
+                resources["class_allow_list"] = allowed_classes(self.allow)
+                install_code(local / "custom")
+            _write_json(local / "resources.json", resources)
+            _copy(COMMON, "log_config.json", local)
+            for name in [*self.local_files, *(() if is_server else self.site_files)]:
+                _copy(self.template, name, local)
+            (local / "site.env").write_text(ENVIRONMENT + self._environment(participant, is_server), encoding="utf-8")
+            _read_environment_at_start(Path(ctx.get_kit_dir(participant)) / "sub_start.sh")
+
+    def finalize(self, project: Project, ctx: ProvisionContext) -> None:
+        """Called after CertBuilder has written the state, which FLARE leaves readable to all: it holds every key."""
+        for path in Path(ctx.get_state_dir()).iterdir():
+            path.chmod(0o600)
+
+    def _environment(self, participant: Participant, is_server: bool) -> str:
+        values = self.server_environment if is_server else self.site_environment
+        if data_root := participant.get_prop("data_root"):
+            values = {"FLARE_DATA_ROOT": data_root, **values}
+        return "".join(f"{key}={shlex.quote(str(value))}\n" for key, value in values.items())
+
+
+def _store_in_kit(resources: dict[str, Any]) -> None:
+    """FLARE's default is /tmp."""
+    storage = {"path": STORAGE, "args": {"folder": "snapshot-storage"}}
+    resources["snapshot_persistor"]["args"]["storage"] = storage
+    for component in resources["components"]:
+        if component["id"] == "job_manager":
+            component["args"]["uri_root"] = "jobs-storage"
+        elif component["id"] == "job_store":
+            component.update(path=STORAGE, args={"folder": "."})
+
+
+def _read_environment_at_start(script: Path) -> None:
+    text = script.read_text(encoding="utf-8")
+    if ANCHOR not in text:
+        raise BundleError("is not that of nvflare 2.9.0", key=str(script), remedy="pip install nvflare==2.9.0")
+    script.write_text(text.replace(ANCHOR, ANCHOR + START), encoding="utf-8")
+
+
+def _copy(source: Path, name: str, target: Path) -> None:
+    if not (source / name).is_file():
+        raise BundleError("no such file in the template", key=str(source / name))
+    (target / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source / name, target / name)
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,104 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Finding a workspace template and filling it in: names, host, port. The comments of its project.yml stay."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from bundle import ROOT
+from custom.errors import BundleError
+
+TEMPLATES = ROOT / "workspace_templates"
+COMMON = TEMPLATES / "common"
+PROJECT = "project.yml"
+LONGEST_NAME = 64  # of a certificate's subject
+
+_EACH_SITE = re.compile(r"^ *# for each site\n(.*?)^ *# end\n", re.MULTILINE | re.DOTALL)
+_SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = re.compile(rf"({_LABEL}\.)*{_LABEL}")
+_DOMAIN = re.compile(rf"({_LABEL}\.)+[A-Za-z]{{2,}}")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a template is filled in with.
+
+    Attributes:
+        sites: their names.
+        host: name or address of the server, under which every site and admin reaches it.
+        port: of the server.
+        domain: what the admins' names end with (`admin@DOMAIN`).
+    """
+
+    sites: tuple[str, ...] = ("site-1", "site-2")
+    host: str = "localhost"
+    port: int = 8002
+    domain: str = "flare.example"
+
+    def check(self) -> None:
+        """Raises BundleError if FLARE would refuse a name or the port, or two kits would have one name."""
+        if not self.sites:
+            raise BundleError(key="--sites", expected="the name of at least one site", got="none")
+        for site in self.sites:
+            if not _SITE.fullmatch(site) or len(site) > LONGEST_NAME:
+                expected = f"names of letters, digits, '-' and '_', at most {LONGEST_NAME} long"
+                raise BundleError(key="--sites", expected=expected, got=repr(site))
+        names = [name.casefold() for name in (*self.sites, self.host)]
+        for site in self.sites:
+            if names.count(site.casefold()) > 1 or site.casefold() == "server":
+                problem = "the server, and two sites, cannot have one name"
+                raise BundleError(problem, key="--sites", got=site, remedy="choose another name for the site")
+        if not _HOST.fullmatch(self.host) or len(self.host) > LONGEST_NAME:
+            raise BundleError(key="--host", expected="the name or IPv4 address of the server", got=repr(self.host))
+        if not 1 <= self.port <= 65535:
+            raise BundleError(key="--port", expected="a number from 1 to 65535", got=self.port)
+        if not _DOMAIN.fullmatch(self.domain):
+            raise BundleError(key="--domain", expected="a domain such as hospital.example", got=repr(self.domain))
+
+
+def split_names(names: Sequence[str]) -> tuple[str, ...]:
+    """`a,b c` and `a b c` are the same."""
+    return tuple(part.strip() for name in names for part in name.split(",") if part.strip())
+
+
+def find_template(name_or_path: str) -> Path:
+    """The folder of a template of this bundle, by name, or of any other, by path.
+
+    Raises:
+        BundleError: there is no such template.
+    """
+    for folder in ([] if "/" in name_or_path else [TEMPLATES / name_or_path]) + [Path(name_or_path).expanduser()]:
+        if (folder / PROJECT).is_file():
+            return folder.resolve()
+    names = ", ".join(sorted(path.parent.name for path in TEMPLATES.glob(f"*/{PROJECT}")))
+    remedy = f"there are {names}, and a path to a folder with a {PROJECT} will do too"
+    raise BundleError("no such template", key=name_or_path, remedy=remedy)
+
+
+def fill_in(folder: Path, wanted: Wanted) -> str:
+    """The text of project.yml with the placeholders filled in, and what lies between its marks once for each site.
+
+    Raises:
+        BundleError: a value is not as it must be, or the template has another placeholder.
+    """
+    wanted.check()
+    values = {"host": wanted.host, "port": wanted.port, "domain": wanted.domain, "template": str(folder)}
+
+    def sites(found: re.Match[str]) -> str:
+        block = Template(found[1])
+        orgs = ((site, re.sub(r"\W", "_", site)) for site in wanted.sites)
+        return "".join(block.safe_substitute(site=site, org=org.replace("-", "_")) for site, org in orgs)
+
+    text = (folder / PROJECT).read_text(encoding="utf-8")
+    try:
+        return Template(_EACH_SITE.sub(sites, text)).substitute(values)
+    except (KeyError, ValueError) as error:
+        expected = (
+            "no placeholders but $host, $port, $domain and $template, and $site and $org in the part of each site"
+        )
+        raise BundleError(key=str(folder / PROJECT), expected=expected, got=str(error)) from error

@@ -1,0 +1,135 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""A provisioned system on loopback: its server and sites as processes of their own, ended by their ids."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from tests.jobs.flare import environment, run
+
+SUBMIT = """
+import sys
+from nvflare.fuel.flare_api.flare_api import new_secure_session
+kit, user, job, out, limit = sys.argv[1:]
+session = new_secure_session(user, kit)
+try:
+    job_id = session.submit_job(job)
+    session.monitor_job(job_id, timeout=float(limit))
+    print("ENDED", job_id, session.get_job_meta(job_id)["status"], session.download_job_result(job_id) if out else "")
+finally:
+    session.close()  # else its threads keep the process alive
+"""
+
+
+class NotReady(Exception):
+    """The system did not come up, or a job did not end; the message is for people."""
+
+
+def free_port() -> int:
+    """One that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Deployment:
+    """Processes of the kits in `folder` (OUT/PROJECT/prod_NN), started by FLARE's own script; a context manager.
+
+    Args:
+        folder: with one kit a folder.
+        server, sites: their names.
+        work: a folder for the home, the logs of the processes, and an empty one to start in.
+        data_root: FLARE_DATA_ROOT, where a kit does not set it.
+    """
+
+    def __init__(self, folder: Path, server: str, sites: Sequence[str], work: Path, data_root: Path | str) -> None:
+        self.folder, self.server, self.sites, self.work = folder, server, tuple(sites), work
+        (work / "home").mkdir(parents=True)
+        (work / "empty").mkdir()
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.env = environment(data_root, HOME=str(work / "home"), PATH=path)
+        self.env.pop("PYTHONPATH", None)
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Deployment:
+        try:
+            self.start(self.server)
+            self._wait("Server started", [self.server])
+            for site in self.sites:
+                self.start(site)
+            self._wait("Successfully registered client", self.sites)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, name: str) -> None:
+        """In the foreground of a process of its own, without FLARE's watchdog."""
+        with (self.work / f"{name}.log").open("wb") as output:
+            self.processes[name] = subprocess.Popen(
+                ["bash", str(self.folder / name / "startup" / "sub_start.sh"), "--once"],
+                cwd=self.work / "empty",
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def log(self, name: str) -> str:
+        """FLARE's log of the server or a site, all of it; empty if there is none yet."""
+        path = self.folder / name / "log.txt"
+        return path.read_text(errors="replace") if path.is_file() else ""
+
+    def submit(self, user: str, job: Path, limit_s: float = 300, download: bool = False) -> str:
+        """As `user`, through FLARE's API, to the end; what that printed."""
+        arguments = [str(self.folder / user), user, str(job), "yes" if download else "", str(limit_s)]
+        return run([sys.executable, "-c", SUBMIT, *arguments], self.work / "empty", self.env, limit_s + 60).stdout
+
+    def stop(self) -> None:
+        """Ends all that was started here, and what that has started."""
+        processes = []
+        for started in self.processes.values():
+            try:
+                parent = psutil.Process(started.pid)
+                processes += [parent, *parent.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                continue
+        _each(processes, psutil.Process.terminate)
+        _, alive = psutil.wait_procs(processes, timeout=10)
+        _each(alive, psutil.Process.kill)
+        psutil.wait_procs(alive, timeout=10)
+        for started in self.processes.values():
+            started.wait(10)
+
+    def _wait(self, text: str, names: Sequence[str], limit_s: float = 90) -> None:
+        deadline = time.monotonic() + limit_s
+        while not all(text in self.log(name) for name in names):
+            ended = [name for name in names if self.processes[name].poll() is not None]
+            if ended or time.monotonic() > deadline:
+                why = f"{ended[0]} ended" if ended else f"no {text!r} within {limit_s:.0f} s"
+                logs = "\n".join(f"{name}: {(self.work / f'{name}.log').read_text()[-2000:]}" for name in names)
+                raise NotReady(f"{why}\n{logs}")
+            time.sleep(0.5)
+
+
+def _each(processes: Sequence[psutil.Process], action: Callable[[psutil.Process], None]) -> None:
+    for process in processes:
+        try:
+            action(process)
+        except psutil.NoSuchProcess:
+            continue

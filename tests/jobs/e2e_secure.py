@@ -1,0 +1,92 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""`make e2e-secure`: provisions `secure`, starts its processes on loopback, and runs four jobs to the end.
+
+Small settings and embedded data: it shows that everything arrives and ends, not what can be learnt. It ends with 0 only
+if the report of every job, made from the result that a lead downloaded, says that it was completed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bundle.provision import provision
+from bundle.templates import Wanted
+from tests.jobs.deployment import Deployment, NotReady, free_port
+from tests.jobs.flare import bundle
+
+LEAD = "lead-site-1@flare.example"
+JOBS = {
+    "hello-pt": ("dataset=digits", "num_rounds=2"),
+    "fl-plus-ft": ("dataset=digits", "num_rounds=2", "fine_tune_epochs=2"),
+    "perfedavg": ("dataset=digits", "fed_avg.num_rounds=2", "meta_train.num_rounds=1", "writers_per_round=4"),
+    "sparse-bert": ("model_name_or_path=embedded", "dataset=headlines", "num_rounds=3", "local_steps=4"),
+}
+
+
+def main() -> int:
+    """Runs the jobs one after the other; prints a line each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sites", type=int, default=2, help="how many (default: 2)")
+    parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS), metavar="JOB", help="only these")
+    parser.add_argument(
+        "--folder", type=Path, help="new folder for kits, logs and results, kept (default: a passing one)"
+    )
+    parser.add_argument("--template", default="secure", choices=["secure", "secure-no-byoc"], help="(default: secure)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="flare-e2e-") as temporary:
+        return run(options.folder.absolute() if options.folder else Path(temporary), options)
+
+
+def run(folder: Path, options: argparse.Namespace) -> int:
+    """In `folder`; the exit code."""
+    names = tuple(f"site-{number + 1}" for number in range(options.sites))
+    kits = provision(options.template, folder / "out", Wanted(names, port=free_port()))
+    print(f"provisioned {options.template} with {', '.join(names)}: {kits.folder}", flush=True)
+    code = () if options.template == "secure" else ("--no-code",)
+    failed = 0
+    try:
+        started = time.monotonic()
+        with Deployment(kits.folder, kits.server, kits.sites, folder / "work", data_root="/nowhere") as system:
+            print(f"server and {len(names)} sites are up after {time.monotonic() - started:.0f} s", flush=True)
+            for name in options.jobs:
+                problem = run_job(system, name, folder, code)
+                failed += bool(problem)
+    except NotReady as error:
+        print(f"FAILED  {error}")
+        return 1
+    print(f"{len(options.jobs) - failed} of {len(options.jobs)} jobs completed; all processes are ended")
+    return 1 if failed else 0
+
+
+def run_job(system: Deployment, name: str, folder: Path, code: tuple[str, ...]) -> str:
+    """Submits, waits, downloads, reports; what went wrong, or an empty string."""
+    started = time.monotonic()
+    job = folder / "jobs" / name
+    settings = [option for setting in JOBS[name] for option in ("--set", setting)]
+    exported = bundle("export", name, str(job), *code, *settings, cwd=folder)
+    assert exported.returncode == 0, exported.stdout
+    done = system.submit(LEAD, job, limit_s=900, download=True)
+    ended = re.search(r"ENDED (\S+) FINISHED:(\S+) (\S+)", done)
+    if ended is None:
+        problem, status = done[-2000:], "not ended"
+    else:
+        out = folder / f"{name}.json"
+        reported = bundle("report", ended[3], "--json", str(out), cwd=folder)
+        report = json.loads(out.read_text()) if reported.returncode == 0 else {}
+        status = f"FLARE: {ended[2]}, report: {report.get('status', 'none')}"
+        good = ended[2] == "COMPLETED" and report.get("status") == "completed"
+        problem = "" if good else reported.stdout[-2000:]
+    print(f"{'FAILED' if problem else 'passed'}  {name}  {status}  {time.monotonic() - started:.0f} s", flush=True)
+    if problem:
+        print(problem, flush=True)
+    return problem
+
+
+if __name__ == "__main__":
+    sys.exit(main())
