@@ -1,0 +1,2 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""The web page that launches and follows training on a running FLARE system. See docs/adr/0007-dashboard.md."""

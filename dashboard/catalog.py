@@ -1,0 +1,32 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""The jobs that can be launched, each with the form of its main settings; see `bundle.form`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bundle.form import Field, JobForm
+from dashboard.command import run_bundle
+from dashboard.system import Job
+
+__all__ = ["Field", "JobForm", "form_values", "load_forms"]
+
+
+def load_forms() -> tuple[JobForm, ...]:
+    """All jobs of the bundle, in the order of their names. Takes seconds.
+
+    Raises:
+        BundleError: one of them is not as it must be.
+    """
+    return tuple(_form(form) for form in json.loads(run_bundle("settings", "--json")))
+
+
+def form_values(job: Job, form: JobForm) -> dict[str, Any]:
+    """By key, what to put into the form to launch `job` again: its settings, and the defaults of all others."""
+    return {field.key: job.settings.get(field.key, field.default) for field in form.fields}
+
+
+def _form(form: dict[str, Any]) -> JobForm:
+    fields = (Field(**field | {"choices": tuple(field["choices"])}) for field in form["fields"])
+    return JobForm(form["job"], form["title"], form["description"], tuple(fields))

@@ -1,0 +1,86 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Keeps a page up to date: once a second it looks at the snapshot, and redraws only what has changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+from nicegui.element import Element
+from nicegui.elements.mixins.text_element import TextElement
+
+from dashboard.flare import Flare
+from dashboard.pages.parts import box
+from dashboard.system import Snapshot
+
+State = Callable[[Snapshot], Hashable]
+Draw = Callable[[Snapshot], None]
+TICK_S = 1.0
+
+
+def reading_state(snapshot: Snapshot) -> str:
+    """`waiting` or `down` before the first reading, then `read`: part of the state of what shows a reading."""
+    return "read" if snapshot.taken else "down" if snapshot.problem else "waiting"
+
+
+@dataclass
+class _Part:
+    container: Element
+    state: State
+    draw: Draw
+    shown: Hashable = None
+    drawn: bool = False
+
+
+class Live:
+    """The moving parts of one browser's page.
+
+    Args:
+        flare: whose snapshots are shown.
+    """
+
+    def __init__(self, flare: Flare) -> None:
+        self._flare = flare
+        self._parts: list[_Part] = []
+        self._clocks: list[tuple[TextElement, Callable[[float], str]]] = []
+        self._hooks: list[Draw] = []
+
+    def part(self, state: State, draw: Draw, classes: str = "", tag: str = "div") -> Element:
+        """A container that `draw` fills, and fills anew whenever `state` is another one."""
+        part = _Part(box(f"part {classes}", tag), state, draw)
+        self._parts.append(part)
+        self._refresh(part, self._flare.snapshot())
+        return part.container
+
+    def clock(self, element: TextElement, text: Callable[[float], str]) -> None:
+        """A text that changes as time goes by; gone with its element."""
+        element.text = text(time.time())
+        self._clocks.append((element, text))
+
+    def always(self, hook: Draw) -> None:
+        """Called once a second, and now."""
+        hook(self._flare.snapshot())
+        self._hooks.append(hook)
+
+    def tick(self) -> None:
+        """Brings everything up to date."""
+        snapshot = self._flare.snapshot()
+        for part in [part for part in self._parts if not part.container.is_deleted]:
+            self._refresh(part, snapshot)
+        for hook in self._hooks:
+            hook(snapshot)
+        now = time.time()
+        self._clocks = [(element, text) for element, text in self._clocks if not element.is_deleted]
+        for element, text in self._clocks:
+            if (new := text(now)) != element.text:
+                element.text = new
+
+    def _refresh(self, part: _Part, snapshot: Snapshot) -> None:
+        state = part.state(snapshot)
+        if part.drawn and state == part.shown:
+            return
+        part.shown, part.drawn = state, True
+        part.container.clear()
+        with part.container:
+            part.draw(snapshot)

@@ -1,0 +1,96 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Logging in and out: plain pages without a script, for nobody is trusted with more before the password."""
+
+from __future__ import annotations
+
+from html import escape
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from bundle.report.wording import human_seconds
+from dashboard.logins import IDLE_S, Gate, Logins
+from dashboard.pages.frame import THEME_COOKIE
+from dashboard.security import COOKIE, local_path
+
+DEVICE_COOKIE = "flare_dashboard_device"
+DEVICE_S = 180 * 24 * 3600
+WRONG, TOO_MANY, DONE = 401, 429, 303
+PAGE = """<!doctype html>
+<html lang="en" data-theme="{theme}">
+<head>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>Log in - FLARE dashboard</title>
+<link rel="stylesheet" href="/static/style.css">
+</head>
+<body class="login">
+<main class="card">
+<h1>FLARE dashboard</h1>
+<p class="soft">{project}</p>
+<form method="post" action="/login">
+<input type="hidden" name="next" value="{target}">
+<input type="text" name="user" value="dashboard" autocomplete="username" hidden>
+<label for="password">Password</label>
+<input id="password" name="password" type="password" autocomplete="current-password" required autofocus
+ aria-describedby="problem" data-testid="password">
+<p id="problem" class="problem" role="alert" data-testid="login-problem">{problem}</p>
+<button type="submit" data-testid="login">Log in</button>
+</form>
+<p class="help">Forgotten? On the machine that runs the dashboard: <code>python -m dashboard --set-password</code>, then
+start it again.</p>
+</main>
+</body>
+</html>
+"""
+
+
+def add_routes(app: FastAPI, logins: Logins, gate: Gate, project: str, secure: bool) -> None:
+    """Adds `/login` and `/logout`.
+
+    Args:
+        app: to add them to.
+        logins: who is logged in.
+        gate: checks passwords.
+        project: FLARE's name of the system.
+        secure: is it served by TLS?
+    """
+
+    def set_cookie(response: Response, name: str, value: str, seconds: float) -> None:
+        response.set_cookie(name, value, int(seconds), secure=secure, httponly=True, samesite="strict")
+
+    def page(request: Request, target: str, problem: str = "", code: int = 200, wait: float = 0.0) -> Response:
+        theme = request.cookies.get(THEME_COOKIE, "auto")
+        texts = {"theme": theme, "project": project, "target": target, "problem": problem}
+        headers = {"Retry-After": f"{wait + 1:.0f}"} if wait else {}
+        return HTMLResponse(PAGE.format(**{k: escape(v, quote=True) for k, v in texts.items()}), code, headers=headers)
+
+    @app.get("/login")
+    async def ask(request: Request) -> Response:
+        target = local_path(request.query_params.get("next", "/"))
+        if logins.find(request.cookies.get(COOKIE, "")):
+            return RedirectResponse(target, DONE)
+        return page(request, target)
+
+    @app.post("/login")
+    async def log_in(request: Request) -> Response:
+        form = await request.form()
+        password, target = str(form.get("password", "")), local_path(str(form.get("next", "/")))
+        address, device = request.client.host if request.client else "", request.cookies.get(DEVICE_COOKIE, "")
+        if wait := gate.wait(address, device):
+            problem = f"Too many attempts. Wait {human_seconds(wait + 1)}, then try again; nothing is locked."
+            return page(request, target, problem, TOO_MANY, wait)
+        if not await run_in_threadpool(gate.admits, password, address, device):
+            return page(request, target, "That is not the password.", WRONG)
+        response = RedirectResponse(target, DONE)
+        set_cookie(response, COOKIE, logins.open(), IDLE_S)
+        set_cookie(response, DEVICE_COOKIE, gate.new_device(), DEVICE_S)
+        return response
+
+    @app.post("/logout")
+    async def log_out(request: Request) -> Response:
+        logins.close(request.cookies.get(COOKIE, ""))
+        response = RedirectResponse("/login", DONE)
+        set_cookie(response, COOKIE, "", 0)
+        return response

@@ -1,0 +1,124 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Where the dashboard is served: which addresses it may bind to, under which names, and with which certificate."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from custom.errors import BundleError
+
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
+ANY_ADDRESS = ("0.0.0.0", "::")
+
+
+@dataclass(frozen=True)
+class Address:
+    """What to listen on.
+
+    Attributes:
+        host: name or address.
+        port: number.
+        certificate: PEM file of the certificate chain; None for plain HTTP.
+        key: PEM file of its key.
+    """
+
+    host: str
+    port: int
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @property
+    def local(self) -> bool:
+        """Can only this machine reach it?"""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def url(self) -> str:
+        """What to open in a browser on this machine."""
+        host = "127.0.0.1" if self.host in ANY_ADDRESS else self.host
+        return f"{'https' if self.certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def names(self) -> frozenset[str]:
+        """The host names to answer to: this machine's own, the one that was given, and the certificate's.
+
+        Raises:
+            BundleError: see `check`.
+        """
+        given = () if self.host in ANY_ADDRESS else (self.host.lower(),)
+        return frozenset((*LOOPBACK_NAMES, *given, *(_certificate_names(self.certificate) if self.certificate else ())))
+
+    def check(self) -> None:
+        """Is it safe to listen there, and possible?
+
+        Raises:
+            BundleError: no TLS where others can reach it, a certificate that is not valid now or does not fit its key,
+                or a port that is taken.
+        """
+        if (self.certificate is None) != (self.key is None):
+            raise BundleError("--tls-cert and --tls-key", remedy="give both or none")
+        if not self.local and not self.certificate:
+            raise BundleError(
+                "other machines could reach the dashboard, and passwords would travel in the clear",
+                key=f"--host {self.host}",
+                remedy="give --tls-cert and --tls-key, or leave --host out and use an SSH tunnel",
+            )
+        if self.certificate and self.key:
+            _check_certificate(self.certificate, self.key)
+        self._check_port()
+
+    def _check_port(self) -> None:
+        try:
+            family, kind, _, _, target = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(target)
+        except OSError as error:
+            raise BundleError(
+                f"cannot listen there ({error.strerror})",
+                key=f"--host {self.host} --port {self.port}",
+                remedy="choose another --port, or end the program that uses it",
+            ) from None
+
+
+def _check_certificate(certificate: Path, key: Path) -> None:
+    found = _read(certificate)
+    now = datetime.datetime.now(datetime.UTC)
+    if now > found.not_valid_after_utc:
+        raise BundleError(f"expired on {found.not_valid_after_utc:%Y-%m-%d}", key=str(certificate), remedy="renew it")
+    if now < found.not_valid_before_utc:
+        raise BundleError(f"is not valid before {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC", key=str(certificate))
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        problem = f"is not the key of {certificate} ({error.strerror or error})"
+        raise BundleError(problem, key=str(key), remedy="give a PEM file without a passphrase") from None
+
+
+def _certificate_names(certificate: Path) -> list[str]:
+    try:
+        names = _read(certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    addresses = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
+    return [name.lower() for name in names.get_values_for_type(x509.DNSName)] + addresses
+
+
+def _read(certificate: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(certificate.read_bytes())
+    except OSError as error:
+        raise BundleError(f"cannot be read ({error.strerror})", key=str(certificate)) from None
+    except ValueError:
+        raise BundleError("is no certificate in PEM format", key=str(certificate)) from None

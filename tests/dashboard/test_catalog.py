@@ -1,0 +1,58 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""The catalogue is what `python -m bundle settings --json` says, and torch stays out of the dashboard's process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundle import ROOT
+from bundle.form import names, read_form
+from custom.errors import BundleError
+from dashboard import command
+from dashboard.catalog import form_values, load_forms
+from dashboard.system import Job
+
+
+def test_the_catalogue_has_every_job_and_is_the_same_as_the_bundle_s() -> None:
+    forms = load_forms()
+    assert [form.name for form in forms] == names()
+    assert forms == tuple(read_form(name) for name in names())
+
+
+def test_torch_is_not_imported() -> None:
+    code = "import sys, dashboard.launch, dashboard.catalog; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("False False\n", "")
+
+
+def test_the_form_of_a_job_that_is_launched_again_has_its_settings() -> None:
+    form = read_form("fl-plus-ft")
+    job = Job("1", "fl-plus-ft", "RUNNING", settings={"num_rounds": 2, "fine_tune.local_lr": 0.5, "gone": 1})
+    values = form_values(job, form)
+    assert values.keys() == {field.key for field in form.fields}
+    assert (values["num_rounds"], values["fine_tune.local_lr"], values["local_epochs"]) == (2, 0.5, 1)
+
+
+def test_an_error_of_the_bundle_is_the_one_that_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"^mnits: no such job; did you mean mnist\?"):
+        command.run_bundle("export", "mnits", str(tmp_path / "out"))
+
+
+def test_what_takes_too_long_is_ended_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "TIMEOUT_S", 0.05)
+    with pytest.raises(BundleError, match=r"python -m bundle settings took longer than 0\.05 s"):
+        command.run_bundle("settings")
+
+
+def test_what_breaks_is_said_in_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "ROOT", Path("/nowhere"))
+    monkeypatch.setenv("PYTHONPATH", "")
+    with pytest.raises(BundleError, match=r"python -m bundle settings broke: .*No module named bundle"):
+        command.run_bundle("settings")

@@ -1,0 +1,290 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Who gets in: real requests to a real process, and what its pages make of hostile names."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from dashboard.security import local_path
+from tests.dashboard.hostile import HTML, JOB_ID, RUNNING_ID, SCRIPT
+from tests.dashboard.served import PASSWORD, Served, write_certificate
+
+PAGES = ["/", "/launch", "/sessions", "/session/x", "/compare"]
+OTHERS = [
+    "/session/x/model",
+    "/session/x/metrics.json",
+    "/_nicegui_ws/socket.io/?EIO=4&transport=polling",
+    "/_nicegui/3.18.0/static/nicegui.js",
+    "/static/page.js",
+    "/alive",
+    "/nothing",
+]
+POLLING = "/_nicegui_ws/socket.io/?EIO=4&transport=polling"
+ELEMENTS = re.compile(r"parseElements\(String\.raw`(.*?)`\)", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    served = Served(tmp_path_factory.mktemp("served"))
+    yield served
+    served.stop()
+
+
+@pytest.fixture(scope="module")
+def user(served: Served) -> Iterator[httpx.Client]:
+    with served.logged_in() as client:
+        yield client
+
+
+def websocket(served: Served, client: httpx.Client | None = None, **headers: str) -> ClientConnection:
+    cookies = "; ".join(f"{name}={value}" for name, value in client.cookies.items()) if client else ""
+    address = served.url.replace("http", "ws") + POLLING.replace("polling", "websocket")
+    return connect(address, additional_headers=headers | ({"Cookie": cookies} if cookies else {}), open_timeout=10)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_needs_a_login(served: Served, path: str) -> None:
+    with served.client() as client:
+        answer = client.get(path)
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/login")
+
+
+@pytest.mark.parametrize("path", OTHERS)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_everything_else_needs_a_login_too(served: Served, path: str, method: str) -> None:
+    with served.client() as client:
+        answer = client.request(method, path, headers={"accept": "*/*"}, content=b"" if method == "GET" else b"x")
+    assert answer.status_code == 401
+
+
+def test_a_made_up_cookie_is_no_login(served: Served) -> None:
+    with served.client() as client:
+        client.cookies.set("flare_dashboard", "x" * 43)
+        assert client.get("/").status_code == 303
+
+
+def test_a_websocket_needs_a_login(served: Served, user: httpx.Client) -> None:
+    with pytest.raises(InvalidStatus, match="403"):
+        websocket(served, Origin=served.url)
+    with websocket(served, user, Origin=served.url) as connection:
+        assert json.loads(str(connection.recv(5))[1:])["sid"]
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://localhost:1", "null", "http://localhost.evil.example"]
+)
+def test_a_foreign_origin_is_refused(served: Served, user: httpx.Client, origin: str) -> None:
+    """A page of another site, or of another program on this machine, with this user's cookie."""
+    with pytest.raises(InvalidStatus, match="403"):
+        websocket(served, user, Origin=origin)
+    for method, path in (("GET", POLLING), ("POST", POLLING), ("POST", "/logout"), ("POST", "/login")):
+        answer = user.request(method, path, headers={"origin": origin}, content=b"" if method == "GET" else b"x")
+        assert answer.status_code == 403, (method, path)
+        assert "access-control-allow-origin" not in answer.headers
+    assert user.get("/").status_code == 200  # still logged in
+
+
+def test_a_request_that_another_site_made_without_an_origin_is_refused(user: httpx.Client) -> None:
+    """An image or a script with our address in it."""
+    for site in ("cross-site", "same-site"):
+        assert user.get("/", headers={"sec-fetch-site": site, "sec-fetch-mode": "no-cors"}).status_code == 403
+    link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert user.get("/", headers=link).status_code == 200
+
+
+def test_a_link_from_another_site_is_followed_once_more_with_the_cookie(served: Served) -> None:
+    """Browsers keep a strict cookie back from a link; asked by our own page, they send it."""
+    with served.client() as client:
+        answer = client.get("/sessions", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"})
+    assert answer.status_code == 200
+    assert 'http-equiv="refresh"' in answer.text
+    assert "Sessions" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "localhost.evil.example", "", "[::2]", "a b"])
+def test_a_foreign_host_is_refused(served: Served, user: httpx.Client, host: str) -> None:
+    """DNS rebinding: a name of the attacker that leads to this machine."""
+    assert user.get("/", headers={"host": host}).status_code in (400, 421)
+    assert user.get("/login", headers={"host": host}).status_code in (400, 421)
+
+
+def test_own_polling_works(served: Served, user: httpx.Client) -> None:
+    answer = user.get(POLLING, headers={"origin": served.url})
+    assert answer.status_code == 200
+    assert "sid" in answer.text
+
+
+def test_cookies_and_headers(served: Served) -> None:
+    with served.client() as client:
+        answer = client.post("/login", data={"password": PASSWORD})
+        for cookie in answer.headers.get_list("set-cookie"):
+            assert "HttpOnly" in cookie
+            assert "SameSite=strict" in cookie
+        page = client.get("/")
+    policy = page.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in policy
+    assert "'unsafe-inline'" not in policy.split("style-src")[0]
+    assert "http" not in policy  # no foreign hosts
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert page.headers["cache-control"] == "no-store"
+
+
+def test_every_script_of_a_page_has_the_nonce(user: httpx.Client) -> None:
+    page = user.get("/")
+    nonce = re.search(r"'nonce-([^']+)'", page.headers["content-security-policy"])
+    assert nonce
+    scripts = re.findall(r"<script[^>]*>", page.text)
+    assert len(scripts) > 5
+    assert all(f'nonce="{nonce[1]}"' in script or 'src="/static/page.js' in script for script in scripts)
+    assert user.get("/").headers["content-security-policy"] != page.headers["content-security-policy"]
+
+
+def test_a_page_loads_nothing_from_elsewhere(user: httpx.Client) -> None:
+    page = user.get("/")
+    assert re.findall(r"""(?:src|href)=["']?(?:https?:)?//[^"' >]+""", page.text) == []
+
+
+def test_a_page_says_that_flare_is_not_running(served: Served, user: httpx.Client) -> None:
+    """The kit leads to a port that nothing listens at."""
+    for _ in range(100):
+        text = user.get("/").text
+        if "does not answer" in text or "reach" in text.lower():
+            return
+    raise AssertionError("the page does not say so")
+
+
+def test_logging_out_ends_the_login_and_its_websockets(served: Served) -> None:
+    with served.logged_in() as client, websocket(served, client, Origin=served.url) as connection:
+        connection.recv(5)
+        token = client.cookies["flare_dashboard"]
+        assert client.post("/logout", headers={"origin": served.url}, content=b"").status_code == 303
+        with pytest.raises(ConnectionClosed, match="1008"):
+            connection.recv(5)
+        client.cookies.set("flare_dashboard", token)
+        assert client.get("/").status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("length", "status"), [("Content-Length: 10000000000", 413), ("Transfer-Encoding: chunked", 411)]
+)
+def test_a_long_body_is_refused_before_it_is_read(served: Served, length: str, status: int) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+        connection.sendall(f"POST /login HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n".encode())
+        assert connection.recv(100).startswith(f"HTTP/1.1 {status}".encode())
+
+
+def test_a_forwarded_prefix_is_not_believed(user: httpx.Client) -> None:
+    assert "evil" not in user.get("/", headers={"x-forwarded-prefix": "/evil", "x-forwarded-host": "evil"}).text
+
+
+@pytest.mark.parametrize(
+    ("target", "goes"),
+    [
+        ("/sessions?a=b", "/sessions?a=b"),
+        ("", "/"),
+        ("sessions", "/"),
+        ("//evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("/x\r\nSet-Cookie: a=b", "/"),
+    ],
+)
+def test_logging_in_leads_nowhere_else(target: str, goes: str) -> None:
+    assert local_path(target) == goes
+
+
+def test_guessing_is_slowed_down_and_says_so(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    try:
+        with served.logged_in() as known, served.client() as stranger:
+            with ThreadPoolExecutor(8) as together:  # at once, however slow this machine is
+                guesses = [f"wrong {n}" for n in range(8)]
+                answers = list(together.map(lambda guess: stranger.post("/login", data={"password": guess}), guesses))
+            refused = [answer for answer in answers if answer.status_code == 429]
+            assert sorted(answer.status_code for answer in answers) == [401] * 5 + [429] * 3
+            assert "Wait" in refused[0].text
+            assert 0 < int(refused[0].headers["retry-after"]) <= 13
+            assert stranger.post("/login", data={"password": PASSWORD}).status_code == 429
+            del known.cookies["flare_dashboard"]  # the owner, at the same address, is let in all the same
+            assert known.post("/login", data={"password": PASSWORD}).status_code == 303
+        assert PASSWORD not in served.log()
+        assert "wrong" not in served.log()
+    finally:
+        served.stop()
+
+
+def test_served_by_tls_the_cookie_is_secure(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path, "server")
+    served = Served(tmp_path, "dashboard", "--tls-cert", str(certificate), "--tls-key", str(key))
+    try:
+        with served.client() as client:
+            answer = client.post("/login", data={"password": PASSWORD}, headers={"origin": served.url})
+            assert answer.status_code == 303
+            assert all("Secure" in cookie for cookie in answer.headers.get_list("set-cookie"))
+            assert client.post("/login", headers={"origin": served.url.replace("https", "http")}).status_code == 403
+    finally:
+        served.stop()
+
+
+def test_hostile_names_are_text(tmp_path: Path) -> None:
+    """In a page as it is sent: nothing outside NiceGUI's escaped JSON, and no name as a key or as HTML inside it."""
+    served = Served(tmp_path, "tests.dashboard.hostile")
+    paths = [
+        "/",
+        "/sessions",
+        f"/session/{JOB_ID}",
+        f"/session/{RUNNING_ID}",
+        f"/compare?jobs={JOB_ID}",
+        f"/launch?clone={SCRIPT}",
+    ]
+    try:
+        with served.logged_in() as client:
+            client.get(f"/session/{JOB_ID}")  # asks for its report
+            client.get(f"/session/{RUNNING_ID}")
+            for path in paths:
+                page = client.get(path)
+                assert page.status_code == 200, path
+                assert HTML not in page.text, path
+                assert SCRIPT not in page.text, path
+                _check_elements(page.text, path)
+    finally:
+        served.stop()
+        assert "Traceback" not in served.log()
+
+
+def _check_elements(page: str, path: str) -> None:
+    found = ELEMENTS.search(page)
+    assert found
+    text = found[1]
+    for escaped, plain in (("&#36;", "$"), ("&#96;", "`"), ("&gt;", ">"), ("&lt;", "<"), ("&amp;", "&")):
+        text = text.replace(escaped, plain)  # as nicegui.js does
+    elements = json.loads(text).values()
+    assert path.startswith("/launch") or any("onerror" in json.dumps(element) for element in elements), (
+        "nothing hostile"
+    )
+    for element in elements:
+        props = element.get("props", {})
+        assert "innerHTML" not in props
+        assert "content" not in props  # of ui.html and ui.markdown
+        assert not any("<" in key or key.startswith(":") for key in _keys(props)), props
+
+
+def _keys(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from value
+        for inner in value.values():
+            yield from _keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)
