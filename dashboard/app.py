@@ -33,7 +33,7 @@ from dashboard.web import Web
 
 TITLE = "FLARE dashboard"
 ASSETS = {"style.css": "text/css", "page.js": "text/javascript"}
-RECONNECT_S = 10.0  # a browser that is away for less finds its page as it was
+RECONNECT_S = 30.0  # a browser that is away for less finds its page as it was
 GZIP_LEVEL = 5  # pages are small, and the processor is the FLARE server's, maybe
 HISTORY = 40  # messages kept for it; each may hold a chart
 log = logging.getLogger(__name__)

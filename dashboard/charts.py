@@ -31,6 +31,7 @@ from dashboard.chart_style import (
 GLOBAL = "all sites"
 MANY = len(COLOURS)  # more sites than that are one grey band
 LIGHT, DARK = (247, 254, 231), (120, 170, 40)  # the ends of the heat map's scale: dark text reads well on both
+LABEL_PX = 48  # of a number right of a bar
 SMALLEST_SPAN = 0.2  # of that scale, else 0.910 and 0.914 look far apart
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 
@@ -132,7 +133,9 @@ def gains(rows: Sequence[tuple[str, float]], what: str) -> Options:
     label = {"show": True, "color": "var(--ink)"}
     drawn = chart([{"type": "bar", "name": "gain", "data": bars, "barMaxWidth": 22, "label": label}], [], what)
     value = below("value", "gain (percentage points)", boundaryGap=["12%", "12%"])
-    return drawn | {"xAxis": value, **named_rows([site for site, _ in rows])}
+    placed = named_rows([site for site, _ in rows])
+    placed["grid"]["right"] = LABEL_PX
+    return drawn | {"xAxis": value, **placed}
 
 
 def held_out(report: Report) -> Options:

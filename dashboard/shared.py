@@ -48,10 +48,15 @@ class _Entry:
 
 
 class Reports:
-    """Gives the newest reading at once, and fetches a newer one in the background where the job has changed."""
+    """Gives the newest reading at once, and fetches a newer one in the background where the job has changed.
+
+    Attributes:
+        version: grows with each reading.
+    """
 
     def __init__(self, flare: Flare) -> None:
         self._flare = flare
+        self.version = 0
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
 
     def latest(self, job_id: str) -> Reading | None:
@@ -91,4 +96,5 @@ class Reports:
             entry.reading = Reading(problem="the report could not be read; the dashboard's log says why", final=final)
         finally:
             entry.loading = False
+            self.version += 1
             entry.loaded.set()

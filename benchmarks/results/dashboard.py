@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import Any
 
@@ -30,19 +31,22 @@ def _pages(result: dict[str, Any]) -> str:
 def _watched(result: dict[str, Any]) -> str:
     targets, rows = result["targets"], []
     for browsers, entry in result["watched"].items():
-        median, worst = statistics.median(entry["delays_s"]), max(entry["delays_s"])
-        cpu, memory = entry["cpu_share"], entry["rss_mb"]
-        good = worst < targets["round_s"] and memory < targets["rss_mb"]
+        delays, cpu, memory = entry["delays_s"], entry["cpu_share"], entry["rss_mb"]
+        good = max(delays) < targets["round_s"] and memory < targets["rss_mb"]
         if browsers == "1":
             good = good and cpu < targets["cpu_share"]
-        rows.append(
-            [browsers, f"{median:.2f} s", f"{worst:.2f} s", f"{100 * cpu:.1f} %", f"{memory:.0f} MB", met(good)]
-        )
-    limits = ["target", "", f"under {targets['round_s']:g} s", f"under {100 * targets['cpu_share']:g} % for one"]
-    rows.append([*limits, f"under {targets['rss_mb']:g} MB", ""])
-    head = ["browsers", "a round is on screen after (median)", "worst", "of one core", "memory of the dashboard", ""]
+        seen = [f"{value:.2f} s" for value in (statistics.median(delays), quantile(delays), max(delays))]
+        rows.append([browsers, *seen, f"{100 * cpu:.1f} %", f"{memory:.0f} MB", met(good)])
+    limits = [f"under {targets['round_s']:g} s", f"under {100 * targets['cpu_share']:g} % for one"]
+    rows.append(["target", "", "", *limits, f"under {targets['rss_mb']:g} MB", ""])
+    head = ["browsers", "a round is on screen after (median)", "95 %", "worst", "of a core", "memory", ""]
     entry = next(iter(result["watched"].values()))
     return table(head, rows) + (
-        f"\nWhile mnist trains at two sites of the same machine, {entry['rounds']} rounds of {entry['round_s']:.1f} s "
-        "each; the browsers run on it too.\n"
+        f"\nWhile mnist trains at two sites of the same machine, in rounds of {entry['round_s']:.1f} s. Processor time "
+        "and memory are those of the dashboard's process; the browsers run on that machine, too.\n"
     )
+
+
+def quantile(values: list[float], share: float = 0.95) -> float:
+    """The smallest of them that is not below that share of them."""
+    return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]

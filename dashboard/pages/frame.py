@@ -11,7 +11,7 @@ from pathlib import Path
 from nicegui import ui
 from starlette.requests import Request
 
-from dashboard.pages.live import TICK_S, Live
+from dashboard.pages.live import LOOK_S, Live
 from dashboard.pages.parts import Text, attributes, box, button, chip, icon
 from dashboard.system import Snapshot
 from dashboard.web import Web
@@ -45,14 +45,14 @@ def frame(web: Web, request: Request, title: str, place: str = "") -> Iterator[L
     theme = request.cookies.get(THEME_COOKIE, "auto")
     _set_theme(theme if theme in THEMES else "auto")
     ui.page_title(f"{title} - FLARE dashboard")
-    live = Live(web.flare)
+    live = Live(web.flare, web.reports)
     drawer = _navigation(place)
     _header(web, live, drawer, theme if theme in THEMES else "auto")
     with box("page") as main:
         live.part(lambda snapshot: (snapshot.problem, snapshot.taken == 0), _banner)
         yield live
     ui.skip_link("Skip to the content", target=main)
-    ui.timer(TICK_S, live.tick)
+    ui.timer(LOOK_S, live.look)
 
 
 def _set_theme(theme: str) -> None:

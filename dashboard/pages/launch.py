@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
+from dataclasses import replace
 
 from nicegui import ui
 from nicegui.element import Element
@@ -26,6 +28,8 @@ from dashboard.web import Web
 from dashboard.words import short
 
 ADDRESS = re.compile(r",? https?://[^\s);]+")
+
+LISTED_TRIES, LISTED_EVERY_S = 40, 0.2
 
 
 def add_page(web: Web) -> None:
@@ -91,6 +95,7 @@ class _Form:
     def __init__(self, web: Web, live: Live, form: JobForm, earlier: Job | None) -> None:
         self._web, self._form = web, form
         self._token = secrets.token_hex(16)
+        self._tried: Launch | None = None
         with attributes(box("stack"), data_testid="form"):
             with box("back"):
                 link("All jobs", "/launch", name="all-jobs")
@@ -131,17 +136,34 @@ class _Form:
             self._say("Please look at these first", problems)
             return
         self._wait(True)
-        request = Launch(
-            self._form.name, self._settings.values(), self._sites.chosen(), self._start_from.chosen(), self._token
-        )
         try:
-            job_id = await run_in_threadpool(launch, request, await self._web.forms(), self._web.flare)
+            job_id = await run_in_threadpool(launch, self._request(), await self._web.forms(), self._web.flare)
         except BundleError as error:
+            self._wait(False)
             self._refused(error)
             return
-        finally:
+        except Exception:
             self._wait(False)
+            raise
+        await self._listed(job_id)
         ui.navigate.to(f"/session/{job_id}")
+
+    def _request(self) -> Launch:
+        """With the token of the last try as long as nothing was changed: that one may have got through after all."""
+        form, settings = self._form.name, self._settings.values()
+        request = Launch(form, settings, self._sites.chosen(), self._start_from.chosen(), self._token)
+        if self._tried not in (None, request):
+            self._token = secrets.token_hex(16)
+            request = replace(request, token=self._token)
+        self._tried = request
+        return request
+
+    async def _listed(self, job_id: str) -> None:
+        """Waits until it is in the snapshot: before that its page would say that there is no such job."""
+        for _ in range(LISTED_TRIES):
+            if self._web.flare.snapshot().job(job_id):
+                return
+            await asyncio.sleep(LISTED_EVERY_S)
 
     def _wait(self, busy: bool) -> None:
         self._busy.visible = busy
@@ -149,7 +171,6 @@ class _Form:
 
     def _refused(self, error: BundleError) -> None:
         """At the field that it is about, and above the button in any case."""
-        self._token = secrets.token_hex(16)
         self._settings.show_problem(error)
         field = self._form.field(error.key)
         text = str(error).replace(f"{error.key}: ", f"{field.label}: ", 1) if field else str(error)

@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Keeps a page up to date: once a second it looks at the snapshot, and redraws only what has changed."""
+"""Keeps a page up to date: it looks for news, redraws only what has changed, and lets its clocks go on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from nicegui.elements.mixins.text_element import TextElement
 
 from dashboard.flare import Flare
 from dashboard.pages.parts import box
+from dashboard.shared import Reports
 from dashboard.system import Snapshot
 
 State = Callable[[Snapshot], Hashable]
 Draw = Callable[[Snapshot], None]
-TICK_S = 1.0
+LOOK_S = 0.25  # for news
+TICK_S = 1.0 - LOOK_S / 2  # of clocks, with or without news
 
 
 def reading_state(snapshot: Snapshot) -> str:
@@ -38,10 +40,12 @@ class Live:
 
     Args:
         flare: whose snapshots are shown.
+        reports: that may be shown, too.
     """
 
-    def __init__(self, flare: Flare) -> None:
-        self._flare = flare
+    def __init__(self, flare: Flare, reports: Reports) -> None:
+        self._flare, self._reports = flare, reports
+        self._seen, self._ticked = (0, 0), 0.0
         self._parts: list[_Part] = []
         self._clocks: list[tuple[TextElement, Callable[[float], str]]] = []
         self._hooks: list[Draw] = []
@@ -59,12 +63,18 @@ class Live:
         self._clocks.append((element, text))
 
     def always(self, hook: Draw) -> None:
-        """Called once a second, and now."""
+        """Called once a second, when there are news, and now."""
         hook(self._flare.snapshot())
         self._hooks.append(hook)
 
-    def tick(self) -> None:
-        """Brings everything up to date."""
+    def look(self) -> None:
+        """Brings everything up to date if there are news, and once a second."""
+        versions, now = (self._flare.snapshot().version, self._reports.version), time.monotonic()
+        if versions != self._seen or now - self._ticked > TICK_S:
+            self._seen, self._ticked = versions, now
+            self._tick()
+
+    def _tick(self) -> None:
         snapshot = self._flare.snapshot()
         for part in [part for part in self._parts if not part.container.is_deleted]:
             self._refresh(part, snapshot)
