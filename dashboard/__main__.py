@@ -16,7 +16,7 @@ from custom.errors import BundleError
 from dashboard import passwords
 from dashboard.serving import Address
 
-OK, BAD_INPUT = 0, 2
+OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 DEFAULT_CACHE = Path("~/.cache/flare-dashboard")
 DEFAULT_PORT = 8765
 M_ARENA_MAX, HEAPS = -8, 2  # the former as in malloc.h
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _serve(options)
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:  # the end of it, or a change of mind while it starts
+        return INTERRUPTED
     except OSError as error:  # a full disk, no permission
         print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
     return BAD_INPUT

@@ -28,7 +28,6 @@ from dashboard.web import Web
 from dashboard.words import short
 
 ADDRESS = re.compile(r",? https?://[^\s);]+")
-
 LISTED_TRIES, LISTED_EVERY_S = 40, 0.2
 
 
