@@ -47,8 +47,26 @@ def simulate(job: Path, folder: Path, sites: int, threads: int, data_root: Path 
     """`nvflare simulator` from an empty folder into `folder`/ws; its output."""
     command = [str(NVFLARE), "simulator", "-w", str(folder / "ws"), "-n", str(sites), "-t", str(threads), str(job)]
     done = run(command, folder / "empty", environment(data_root))
+    if done.returncode and names_mixed_up(folder / "ws"):
+        print("FLARE's simulator gave two sites one name; once more")
+        remove(folder / "ws")
+        done = run(command, folder / "empty", environment(data_root))
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
+
+
+def names_mixed_up(workspace: Path) -> bool:
+    """Did a site run under another's name?
+
+    The threads of nvflare 2.9.0's simulator share the name that they send to the process that they have just started
+    (SimulatorClientRunner.do_one_task), so two that start in the same milliseconds may send the same one.
+    """
+    return any(
+        f"identity={other.name}," in (site / "log.txt").read_text()
+        for site in workspace.glob("site-*")
+        for other in workspace.glob("site-*")
+        if other != site and (site / "log.txt").is_file()
+    )
 
 
 def export(job: str, out: Path, *settings: str, drop_workflows: tuple[str, ...] = ()) -> Path:
