@@ -36,7 +36,7 @@ class Simulator:
         self.log = workspace / LOG
         self._first_log = workspace.with_name(f"{workspace.name}.{LOG}")
         self._empty = tempfile.TemporaryDirectory(prefix="flare-bundle-")
-        command = [sys.executable, "-m", "nvflare.private.fed.app.simulator.simulator", str(job)]
+        command = [sys.executable, str(Path(__file__).with_name("simulator_process.py")), str(job)]
         command += ["-w", str(workspace), "-n", str(sites), "-t", str(threads)]
         with self._first_log.open("wb") as output:
             self.process = subprocess.Popen(

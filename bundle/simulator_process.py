@@ -1,0 +1,36 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""FLARE's simulator as a program, with one fault of nvflare 2.9.0 mended: see `do_one_task`. Takes its arguments."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if sys.path[0] == str(Path(__file__).parent):  # the modules beside this program are no top-level ones
+    sys.path.pop(0)
+
+import copy
+import runpy
+from typing import Any
+
+from nvflare.private.fed.app.simulator.simulator_runner import SimulatorClientRunner
+
+SIMULATOR = "nvflare.private.fed.app.simulator.simulator"
+_do_one_task = SimulatorClientRunner.do_one_task
+
+
+def do_one_task(self: SimulatorClientRunner, *args: Any, **kwargs: Any) -> Any:
+    """As FLARE's, but with a `build_ctx` of its own.
+
+    A thread puts its site's name into `build_ctx`, and sends that to the process it has started. The threads share it:
+    of two that start in the same milliseconds both may send one name, and the job ends, or waits for ever.
+    """
+    own = copy.copy(self)
+    own.build_ctx = dict(self.build_ctx)
+    return _do_one_task(own, *args, **kwargs)
+
+
+SimulatorClientRunner.do_one_task = do_one_task
+
+if __name__ == "__main__":
+    runpy.run_module(SIMULATOR, run_name="__main__", alter_sys=True)

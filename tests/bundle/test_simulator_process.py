@@ -1,0 +1,40 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Two sites that start at once each get their own name; with FLARE's method as it is, both would get one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bundle import ROOT
+
+BOTH_AT_ONCE = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from nvflare.private.fed.app.simulator.simulator_runner import SimulatorClientRunner
+
+put = threading.Barrier(2)
+
+def put_and_send(self, client):  # what FLARE's does, at the worst moment
+    self.build_ctx["client_name"] = client
+    put.wait()
+    return self.build_ctx["client_name"]
+
+SimulatorClientRunner.do_one_task = put_and_send
+{mend}
+runner = SimulatorClientRunner.__new__(SimulatorClientRunner)
+runner.build_ctx = {{}}
+with ThreadPoolExecutor(2) as threads:
+    print(len(set(threads.map(runner.do_one_task, ["site-1", "site-2"]))))
+"""
+
+
+@pytest.mark.parametrize(("mend", "names"), [("", 1), ("import bundle.simulator_process", 2)])
+def test_names_of_sites_that_start_at_once(mend: str, names: int) -> None:
+    code = BOTH_AT_ONCE.format(mend=mend)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{names}\n"
