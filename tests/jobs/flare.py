@@ -8,15 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 ROOT = Path(__file__).resolve().parents[2]
 NVFLARE = Path(sys.executable).parent / "nvflare"
-ATTEMPTS = 3  # of a run of the simulator, see names_mixed_up
 NOWHERE = "http://127.0.0.1:9"  # a proxy that refuses: the same as no network, whatever machine the tests run on
 
 
@@ -50,28 +46,13 @@ def bundle(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> sub
 def simulate(job: Path, folder: Path, sites: int, threads: int, data_root: Path | str) -> str:
     """`nvflare simulator` from an empty folder into `folder`/ws; its output."""
     command = [str(NVFLARE), "simulator", "-w", str(folder / "ws"), "-n", str(sites), "-t", str(threads), str(job)]
-    for _ in range(ATTEMPTS):
-        code, output = _watch(command, folder, environment(data_root))
-        if not names_mixed_up(folder / "ws"):
-            break
+    done = run(command, folder / "empty", environment(data_root))
+    if done.returncode and names_mixed_up(folder / "ws"):
         print("FLARE's simulator gave two sites one name; once more")
-    assert code == 0, output[-4000:]
-    return output
-
-
-def _watch(command: list[str], folder: Path, env: dict[str, str], limit_s: float = 400) -> tuple[int, str]:
-    """Exit code and output; ended early where names are mixed up, since FLARE may then wait for ever."""
-    remove(folder / "ws")
-    (folder / "empty").mkdir(parents=True, exist_ok=True)
-    with (folder / "output.txt").open("w+") as output:
-        process = psutil.Popen(command, cwd=folder / "empty", env=env, stdout=output, stderr=subprocess.STDOUT)
-        started = time.monotonic()
-        while process.poll() is None and not names_mixed_up(folder / "ws") and time.monotonic() - started < limit_s:
-            time.sleep(1)
-        if process.poll() is None:
-            for child in [*process.children(recursive=True), process]:
-                child.kill()
-        return process.wait(), (folder / "output.txt").read_text()
+        remove(folder / "ws")
+        done = run(command, folder / "empty", environment(data_root))
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
 
 
 def names_mixed_up(workspace: Path) -> bool:
