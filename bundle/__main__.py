@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Command line: `python -m bundle run|export|settings|sweep|link|report|save-pretrained|data|provision`."""
+"""Command line: `python -m bundle run|resume|export|settings|sweep|link|report|save-pretrained|data|provision`."""
 
 from __future__ import annotations
 
@@ -45,9 +45,10 @@ def build_parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     parser = argparse.ArgumentParser(prog="python -m bundle", description="Everything that happens around a FLARE job.")
     commands = parser.add_subparsers(
-        required=True, metavar="run|export|settings|sweep|link|report|save-pretrained|data|provision"
+        required=True, metavar="run|resume|export|settings|sweep|link|report|save-pretrained|data|provision"
     )
     _add_run(commands.add_parser("run", help="run a job in FLARE's simulator, with progress and a report"))
+    _add_resume(commands.add_parser("resume", help="continue a job that ended early from its last completed round"))
     _add_export(commands.add_parser("export", help="write a plain, self-contained job folder"))
     _add_settings(commands.add_parser("settings", help="show the main settings of a job, for --set"))
     _add_sweep(commands.add_parser("sweep", help="run a grid of settings of a job, and compare"))
@@ -73,6 +74,17 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=SET_HELP)
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write the report as a page")
     parser.set_defaults(command=_run)
+
+
+def _add_resume(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", nargs="?", default="", metavar="JOB_ID", help="which job (with -w: the only one)")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--server-kit", type=Path, metavar="DIR", help="of the server that ran it, on this machine")
+    place.add_argument("-w", "--workspace", type=Path, help="of the simulator that ran it; it runs on in a new one")
+    parser.add_argument("--kit", type=Path, metavar="DIR", help="an admin's, to submit with (default: the one beside)")
+    parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="new workspace (default: workspace/JOB-TIME)")
+    parser.add_argument("-t", "--threads", type=int, metavar="THREADS", help="in the simulator: sites at a time")
+    parser.set_defaults(command=_resume)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -168,6 +180,20 @@ def _run(options: argparse.Namespace) -> int:
         from bundle.report.html import to_html
 
         _write(options.html, to_html(report))
+    return OK if report.finished else NOT_FINISHED
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from bundle.resume import resume_at_server, resume_in_simulator
+
+    if options.server_kit:
+        if not options.job:
+            raise BundleError("which job?", key="JOB_ID", remedy=f"python -m bundle report {options.server_kit} has it")
+        resume_at_server(options.job, options.server_kit, options.kit)
+        return OK
+    report = resume_in_simulator(options.job, options.workspace, options.out, options.threads)
+    if report is None:
+        return INTERRUPTED
     return OK if report.finished else NOT_FINISHED
 
 

@@ -19,12 +19,16 @@ from custom.errors import BundleError
 
 # What FLARE's SiteLogStreamer, a component of every site, puts into the job that it starts.
 ADDED_BY_FLARE = ("nvflare.app_common.logging.job_log_streamer.JobLogStreamer",)
+# What `bundle resume` puts into a job.
+ADDED_BY_RESUME = ("controllers.continued_rounds.ContinuedRounds", "custom.widgets.carry_over.CarryOver")
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+\.?|[A-Za-z_]\w*\.")
 
 
 def allowed_classes(more: Sequence[str] = ()) -> list[str]:
-    """Every class in jobs/*/app/config/*.json, FLARE's log streamer, and `more`; a prefix in `more` ends with a dot.
+    """Every class in jobs/*/app/config/*.json, what FLARE and `bundle resume` add, and `more`.
+
+    A prefix in `more` ends with a dot.
 
     Raises:
         BundleError: an entry of `more` is no path of a class.
@@ -34,7 +38,10 @@ def allowed_classes(more: Sequence[str] = ()) -> list[str]:
             expected = "the path of a class, or a prefix such as custom.compression."
             raise BundleError(key="allow", expected=expected, got=repr(path))
     jobs = [read_job(str(meta.parent)) for meta in sorted(JOBS.glob("*/meta.json"))]
-    return sorted({component.path for job in jobs for component in components(job.configs)} | {*ADDED_BY_FLARE, *more})
+    return sorted(
+        {component.path for job in jobs for component in components(job.configs)}
+        | {*ADDED_BY_FLARE, *ADDED_BY_RESUME, *more}
+    )
 
 
 def install_code(folder: Path) -> None:

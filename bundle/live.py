@@ -10,7 +10,7 @@ from typing import TextIO
 from bundle.events import Event
 from bundle.live_lines import AS_LINES, failed_part, held_out_line, losses_part, writers_part
 from bundle.report.model import weighted_mean
-from bundle.report.phases import Phases
+from bundle.report.phases import Phases, rounds_behind
 from bundle.report.reading import received_score
 from bundle.report.wording import human_bytes, human_seconds
 
@@ -55,6 +55,8 @@ class Live:
         elif kind == "job_started":
             self.line(f"job {event.get('job')} started at {', '.join(sorted(event.get('sites', [])))}")
         elif kind in AS_LINES:
+            if kind == "continued":
+                self._phases = Phases(rounds_behind(event))
             self.line(AS_LINES[kind](event))
         elif kind == "round":
             self._round(event)

@@ -50,8 +50,13 @@ def _personalized(event: Event) -> str:
     )
 
 
+def _continued(event: Event) -> str:
+    return f"continues job {event.get('job_id')} after round {event.get('round')} of {event.get('workflow')}"
+
+
 AS_LINES: dict[str, Callable[[Event], str]] = {
     "initialized": _initialized,
+    "continued": _continued,
     "fine_tuned": _fine_tuned,
     "personalized": _personalized,
 }

@@ -38,20 +38,35 @@ def run(
     Raises:
         BundleError: something is wrong that can be known before FLARE starts.
     """
-    threads = sites if threads is None else threads
     name = read_job(name_or_path).name
+    where = new_workspace(workspace, name)
+    with tempfile.TemporaryDirectory(prefix="flare-bundle-") as temporary:
+        return run_exported(export(name_or_path, Path(temporary, name), assignments), sites, threads, where)
+
+
+def new_workspace(workspace: Path | None, name: str) -> Path:
+    """The absolute path of the folder to run in, which is still to be made.
+
+    Raises:
+        BundleError: it is in use, or FLARE could not use it.
+    """
     where = (workspace or Path("workspace", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")).expanduser().absolute()
     _check_workspace(where)
-    with tempfile.TemporaryDirectory(prefix="flare-bundle-") as temporary:
-        job = export(name_or_path, Path(temporary, name), assignments)
-        check_sites(job, sites, threads)
-        where.parent.mkdir(parents=True, exist_ok=True)
-        print(f"job {job.name}: {sites} sites, {threads} at a time, in FLARE's simulator")
-        print(f"workspace {where}")
-        code = _simulate(job, where, sites, threads)
+    return where
+
+
+def run_exported(job: Job, sites: int, threads: int | None, where: Path) -> Report | None:
+    """As `run`, of a plain job folder."""
+    threads = sites if threads is None else threads
+    check_sites(job, sites, threads)
+    where.parent.mkdir(parents=True, exist_ok=True)
+    print(f"job {job.name}: {sites} sites, {threads} at a time, in FLARE's simulator")
+    print(f"workspace {where}")
+    code = _simulate(job, where, sites, threads)
     report = read_run(Run(SIMULATED, where / "server" / SIMULATED, where))
     if code is None:
         print(f"stopped after {len(report.rounds)} rounds; what is left: python -m bundle report {where}")
+        print(f"to go on: python -m bundle resume -w {where}")
         return None
     print(f"\n{to_text(report)}\nFLARE's output: {where / 'simulator.log'}")
     if code and report.finished:

@@ -15,6 +15,8 @@ import psutil  # type: ignore[import-untyped]
 
 from bundle import ROOT
 
+PROGRAM = Path(__file__).with_name("simulator_process.py")
+PROGRAMS = {str(PROGRAM), "simulator", "nvflare.private.fed.app.simulator.simulator"}  # ours, and FLARE's two
 LOG = "simulator.log"
 STOP_S = 5.0
 
@@ -36,7 +38,7 @@ class Simulator:
         self.log = workspace / LOG
         self._first_log = workspace.with_name(f"{workspace.name}.{LOG}")
         self._empty = tempfile.TemporaryDirectory(prefix="flare-bundle-")
-        command = [sys.executable, str(Path(__file__).with_name("simulator_process.py")), str(job)]
+        command = [sys.executable, str(PROGRAM), str(job)]
         command += ["-w", str(workspace), "-n", str(sites), "-t", str(threads)]
         with self._first_log.open("wb") as output:
             self.process = subprocess.Popen(
@@ -75,6 +77,12 @@ class Simulator:
     def close(self) -> None:
         """Removes the empty folder it ran in."""
         self._empty.cleanup()
+
+
+def runs_in(workspace: Path) -> bool:
+    """Does a simulator of this machine work in that folder?"""
+    commands = (process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"]))
+    return any(str(workspace) in command and not PROGRAMS.isdisjoint(command) for command in commands)
 
 
 def _quietly(action: Callable[[], None]) -> None:

@@ -29,6 +29,7 @@ from controllers.collect import Replies, collect
 from custom import progress
 from custom.checks.update import is_finite_number
 from custom.errors import BundleError
+from custom.keys import ROUNDS_BEFORE
 
 COUNTS = ("support", "query")
 SCORES = ("initial_loss", "initial_accuracy", "personalized_loss", "personalized_accuracy")
@@ -101,7 +102,7 @@ class Personalize(Controller):
         sites = {site: dict(dxo.data) for site, dxo in sorted(replies.results.items())}
         summary = summarise(sites)
         result = {
-            "rounds": dict(self._rounds),
+            "rounds": dict(Counter(fl_ctx.get_prop(ROUNDS_BEFORE) or {}) + self._rounds),
             "target_accuracy": self.target_accuracy,
             "sites": sites,
             "failed": dict(sorted(replies.errors.items())),

@@ -15,3 +15,4 @@ MODEL_VERSION = "model_version"  # header of a task: the version of its model, s
 BASE_VERSION = "base_version"  # header of a task that brings changes: the version that they are to be applied to
 HELD_VERSION = "held_version"  # public property of a site's context: the version it holds, empty if none
 TASK_REFUSED = "task_refused"  # the same, while it answers a task: why it could not use it
+ROUNDS_BEFORE = "rounds_before"  # at the server: rounds of the job that this one continues, by workflow

@@ -81,7 +81,7 @@ def _set_password(path: Path) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from dashboard.kit import read_kit
+    from bundle.admin_kit import read_kit
 
     address = Address(options.host, options.port, options.tls_cert, options.tls_key)
     address.check()

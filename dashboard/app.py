@@ -21,9 +21,9 @@ from starlette.middleware import Middleware
 from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp
 
+from bundle.admin_kit import Kit
 from custom.errors import BundleError
 from dashboard.flare import Flare
-from dashboard.kit import Kit
 from dashboard.logins import Gate, Logins
 from dashboard.pages import compare, downloads, launch, login, missing, network, session, sessions
 from dashboard.pages.frame import FOLDER, add_assets

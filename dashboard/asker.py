@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from bundle.connection import Connection
 from custom.errors import BundleError
 from dashboard.clients import Said, ask
-from dashboard.connection import Connection
 
 PERIOD_S = 12.0  # asking costs every site a little
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from typing import Any
 
 from nvflare.fuel.flare_api.flare_api import Session
 
+from bundle.connection import Connection, Refused
 from custom.errors import BundleError
-from dashboard.connection import Connection, Refused
 from dashboard.system import Client
 
 GIB = 2**30

@@ -12,11 +12,11 @@ from pathlib import Path
 from nvflare.fuel.flare_api.api_spec import SubmitTokenConflict
 from nvflare.fuel.flare_api.flare_api import Session
 
+from bundle.admin_kit import Kit
+from bundle.connection import Connection, Refused, Unreachable
 from bundle.report.model import Report
 from bundle.report.reading import build
 from custom.errors import BundleError
-from dashboard.connection import Connection, Refused, Unreachable
-from dashboard.kit import Kit
 from dashboard.metas import to_job
 from dashboard.poller import Poller
 from dashboard.redact import redact

@@ -12,9 +12,9 @@ from typing import Any
 
 from nvflare.fuel.flare_api.flare_api import Session
 
+from bundle.connection import Connection
 from custom.errors import BundleError
 from custom.progress import PACKED, STATS, unpack
-from dashboard.connection import Connection
 
 Event = dict[str, Any]
 KEPT = 8  # jobs that ended, whose result may not be here yet

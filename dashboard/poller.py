@@ -11,10 +11,10 @@ from typing import Any
 
 from nvflare.fuel.flare_api.api_spec import SystemInfo
 
+from bundle.connection import Connection
 from custom.errors import BundleError
 from dashboard.asker import Asker
 from dashboard.clients import Contacts, clients
-from dashboard.connection import Connection
 from dashboard.live import LiveJobs
 from dashboard.metas import to_job
 from dashboard.system import RUNNING, Client, Job, Snapshot

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
+from bundle.connection import Connection, Refused
 from bundle.events import read_events
 from bundle.report.causes import first_cause
 from bundle.report.locate import Run
@@ -20,7 +21,6 @@ from bundle.report.reading import MODELS, read_report
 from custom.errors import BundleError
 from custom.progress import FILE_NAME
 from dashboard.clients import NAME
-from dashboard.connection import Connection, Refused
 from dashboard.redact import redact
 from dashboard.system import ABORTED, COMPLETED, Job
 

@@ -13,10 +13,12 @@ from bundle.report.charts import charts
 from bundle.report.elements import cards, paragraph, table
 from bundle.report.model import Report, Round, Score
 from bundle.report.wording import (
+    continued_line,
     embedded_warning,
     human_bytes,
     human_seconds,
     model_name,
+    no_rounds,
     number,
     split_names,
     status_line,
@@ -56,6 +58,8 @@ def _notices(report: Report) -> str:
     notices = []
     if warning := embedded_warning(report):
         notices.append(f'<div class="notice"><p><strong>{escape(warning)}</strong></p></div>')
+    if origin := continued_line(report):
+        notices.append(f'<div class="notice"><p>Continues {escape(origin)}.</p></div>')
     if status_line(report) != report.status:
         notices.append(f'<div class="notice"><p>{escape(status_line(report))}</p></div>')
     for kind, title, lines in (("bad", "What went wrong", report.errors), ("", "Warnings", report.warnings)):
@@ -99,7 +103,7 @@ def _charts(report: Report) -> str:
 
 def _rounds(report: Report) -> str:
     if not report.rounds:
-        return "<p>No round was finished.</p>"
+        return f"<p>{no_rounds(report).capitalize()}.</p>"
     first, *others = report.scores()
     return "\n".join([_rounds_of(report, first), *(_rounds_of(report, metric, costs=False) for metric in others)])
 

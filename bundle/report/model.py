@@ -67,6 +67,7 @@ class Report:
         job: its name.
         job_id: FLARE's id.
         folder: where it was read.
+        continued: `{"job_id", "workflow", "round"}` of the job that this one continues and its last round, or None.
         site_names: the roster, sorted.
         num_rounds: rounds that were planned, of all tasks; 0 if no round was.
         seconds: from the first event to the last.
@@ -87,6 +88,7 @@ class Report:
     job: str = ""
     job_id: str = ""
     folder: str = ""
+    continued: dict[str, Any] | None = None
     site_names: list[str] = field(default_factory=list)
     num_rounds: int = 0
     seconds: float = 0.0
@@ -175,6 +177,7 @@ class Report:
         """The object of `report --json`."""
         return {
             "job": self.job,
+            **({"continued": self.continued} if self.continued else {}),
             "dataset": self.dataset,
             "initial": {"sites": self.initial.sites, "aggregate": self.initial.aggregate} if self.initial else None,
             "rounds": [({"task": row.task} if len(self.tasks) > 1 else {}) | row.to_json() for row in self.rounds],

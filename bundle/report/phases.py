@@ -7,17 +7,26 @@ from bundle.events import Event
 
 
 class Phases:
-    """Adds up the rounds of one task after another; give it the `round` events in their order."""
+    """Adds up the rounds of one task after another; give it the `round` events in their order.
 
-    def __init__(self) -> None:
+    Args:
+        behind: rounds behind the model that the job began with: those of the job that it continues.
+    """
+
+    def __init__(self, behind: int = 0) -> None:
         self.task: str | None = None
-        self._before = self._position = 0
+        self._before, self._position = 0, behind
 
     def position(self, event: Event) -> int:
         """Rounds of training behind the model after the round of `event`, those of earlier tasks included."""
         task = event.get("task")
-        if self.task is not None and task != self.task:
+        if task != self.task and self._position:
             self._before = self._position - (event["round"] - 1)
         self.task = task
         self._position = self._before + int(event["round"])
         return self._position
+
+
+def rounds_behind(continued: Event) -> int:
+    """Of all tasks, as the event `continued` tells it."""
+    return sum(map(int, (continued.get("rounds") or {}).values()))

@@ -15,7 +15,7 @@ from bundle.report.locate import Run, find_run
 from bundle.report.model import BYTES, COUNTS, Metrics, Report, Round, Score, Sites, weighted_mean
 from bundle.report.outcome import ENDED_EARLY, judge, what_went_wrong
 from bundle.report.personal import elsewhere, latest
-from bundle.report.phases import Phases
+from bundle.report.phases import Phases, rounds_behind
 from bundle.report.writers import read_writers
 from custom.progress import FILE_NAME
 
@@ -72,32 +72,35 @@ def _says_why(error: str) -> bool:
 
 def build(events: list[Event]) -> Report:
     """The Report of the events of one progress.jsonl."""
-    report = Report()
+    report, behind = Report(), 0
     by_kind: dict[str, list[Event]] = {}
     for event in events:
         by_kind.setdefault(event["event"], []).append(event)
     for started in by_kind.get("job_started", [])[:1]:
         report.job, report.site_names = str(started.get("job", "")), sorted(started.get("sites", []))
+    for continued in by_kind.get("continued", [])[:1]:
+        behind = rounds_behind(continued)
+        report.continued = {name: continued.get(name) for name in ("job_id", "workflow", "round")}
     for initialized in by_kind.get("initialized", []):
         report.dataset, report.samples = initialized.get("dataset"), initialized.get("samples") or {}
     if events:
         report.seconds = float(events[-1].get("time", 0)) - float(events[0].get("time", 0))
     rounds = {(event.get("task"), event["round"]): event for event in by_kind.get("round", [])}
-    _fill_rounds(report, list(rounds.values()), by_kind.get("validation", []))
+    _fill_rounds(report, list(rounds.values()), by_kind.get("validation", []), behind)
     best = by_kind.get("best", [])
     report.best = {name: best[-1].get(name) for name in ("round", "metric", "value")} if best else None
     report.personalization = latest(by_kind.get("fine_tuned", []))
-    report.writers = read_writers(list(rounds.values()), by_kind.get("personalized", []), report.samples)
+    report.writers = read_writers(list(rounds.values()), by_kind.get("personalized", []), report.samples, behind)
     report.errors = what_went_wrong(events)
     report.warnings = [str(event.get("reason", "")) for event in by_kind.get("warning", [])]
     report.status = judge(report, by_kind, list(rounds.values()))
     return report
 
 
-def _fill_rounds(report: Report, rounds: list[Event], validations: list[Event]) -> None:
+def _fill_rounds(report: Report, rounds: list[Event], validations: list[Event], behind: int) -> None:
     """Gives each round the score of the model after it: what the sites of the next round received."""
     planned = {event.get("task"): int(event.get("num_rounds", 0)) for event in rounds}
-    phases = Phases()
+    phases = Phases(behind)
     closing = {event.get("round"): _score(event.get("sites", {}), event.get("samples", {})) for event in validations}
     for event, following in zip(rounds, [*rounds[1:], None], strict=False):
         number, task = event["round"], event.get("task")

@@ -9,11 +9,13 @@ from bundle.report import held_out, personal, traffic
 from bundle.report.model import Metrics, Report, Round, Score, Sites
 from bundle.report.training import TITLE, training_note, training_rows
 from bundle.report.wording import (
+    continued_line,
     dataset_line,
     embedded_warning,
     human_bytes,
     human_seconds,
     model_name,
+    no_rounds,
     number,
     status_line,
     table,
@@ -34,6 +36,8 @@ def to_text(report: Report) -> str:
 
 def _head(report: Report) -> str:
     rows = [("job", f"{report.job or '?'}  ({report.job_id})"), ("data set", dataset_line(report))]
+    if origin := continued_line(report):
+        rows.append(("continues", origin))
     if report.site_names:
         rows.append(("sites", ", ".join(report.site_names)))
     if counts := held_out.counts_line(report):
@@ -48,7 +52,7 @@ def _head(report: Report) -> str:
 
 def _rounds(report: Report) -> str:
     if not report.rounds:
-        return "no round was finished"
+        return no_rounds(report)
     first, *others = report.scores()
     return "\n\n".join([_rounds_of(report, first), *(_rounds_of(report, metric, costs=False) for metric in others)])
 
@@ -88,7 +92,7 @@ def _traffic(report: Report) -> str:
 
 def _training(report: Report) -> str:
     if not report.rounds:
-        return "no round was finished"
+        return no_rounds(report)
     lines = [TITLE, table(training_rows(report)), *map(_wrap, filter(None, [training_note(report)])), _total(report)]
     return "\n".join(lines)
 

@@ -101,6 +101,17 @@ def status_line(report: Report) -> str:
     return "incomplete (no end was recorded: it is still running, or it was killed)"
 
 
+def continued_line(report: Report) -> str:
+    """Which job it continues, and from where; empty if it continues none."""
+    origin = report.continued
+    return f"job {origin['job_id']} after round {origin['round']} of {origin['workflow']}" if origin else ""
+
+
+def no_rounds(report: Report) -> str:
+    """What to say in the place of a table of rounds."""
+    return "all rounds are in the job that this one continues" if report.continued else "no round was finished"
+
+
 def table(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
     """Aligned columns, two spaces between; the first `text_columns` to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

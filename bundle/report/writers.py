@@ -82,16 +82,19 @@ def accuracy(point: Point, when: str) -> float:
     return point.initial_accuracy if when == "initial" else point.personalized_accuracy
 
 
-def read_writers(rounds: Sequence[Event], results: Sequence[Event], samples: dict[str, Any]) -> Writers | None:
+def read_writers(
+    rounds: Sequence[Event], results: Sequence[Event], samples: dict[str, Any], behind: int = 0
+) -> Writers | None:
     """From the events `round`, in their order, and `personalized`; None for a job that has no held-out writers.
 
     Args:
         rounds: each (task, round) once.
         results: the last one counts.
         samples: by site, as in the event `initialized`.
+        behind: rounds of the job that this one continues.
     """
     curve: list[Point] = []
-    phases = Phases()
+    phases = Phases(behind)
     for event in rounds:
         task = phases.task or str(event.get("task"))  # the sites received what the round before this one made
         if received := evaluated(event, phases.position(event) - 1, task):

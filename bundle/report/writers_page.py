@@ -9,12 +9,13 @@ from bundle.report import gains, held_out
 from bundle.report.elements import cards, paragraph, table
 from bundle.report.model import Report
 from bundle.report.training import training_note, training_rows
+from bundle.report.wording import no_rounds
 
 
 def training_section(report: Report) -> str:
     """The rounds."""
     if not report.rounds:
-        return paragraph("No round was finished.")
+        return paragraph(f"{no_rounds(report).capitalize()}.")
     header, *rows = training_rows(report)
     parts = ["<h2>Training rounds</h2>", table(header, [("", row) for row in rows]), paragraph(training_note(report))]
     return "\n".join(parts)

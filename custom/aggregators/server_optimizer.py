@@ -7,6 +7,9 @@ that the round began with, so it needs no model of its own and works after Initi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
@@ -31,6 +34,17 @@ class _ServerOptimizer(FullModelShareableGenerator):
         super().__init__()
         self._optimizer: torch.optim.Optimizer | None = None
         self._weights: dict[str, torch.Tensor] = {}
+        self._kept: dict[str, Any] = {}  # the state of a job that this one continues, until the first step
+
+    def state_dict(self) -> dict[str, Any]:
+        """The names of the weights that are stepped, and torch's own state; empty before the first step."""
+        if self._optimizer is None:
+            return dict(self._kept)
+        return {"names": list(self._weights), "optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` returned."""
+        self._kept, self._optimizer = dict(state), None
 
     def check(self) -> None:
         """Raises BundleError if a setting is out of range."""
@@ -65,11 +79,19 @@ class _ServerOptimizer(FullModelShareableGenerator):
         if self._optimizer is None or self._weights.keys() != received.keys():
             self._weights = {name: torch.from_numpy(np.array(value)) for name, value in received.items()}
             self._optimizer = self.build(list(self._weights.values()))
+            self._go_on()
         for name, weights in self._weights.items():
             weights.copy_(torch.from_numpy(np.array(received[name])))
             weights.grad = torch.from_numpy(np.negative(mean[name], out=np.empty_like(mean[name])))
         self._optimizer.step()
         return {name: weights.numpy().copy() for name, weights in self._weights.items()}
+
+    def _go_on(self) -> None:
+        """With other weights it starts afresh, as it does whenever they change."""
+        kept, self._kept = self._kept, {}
+        if self._optimizer is not None and kept and kept["names"] == list(self._weights):
+            groups = self._optimizer.state_dict()["param_groups"]  # the settings are the job's
+            self._optimizer.load_state_dict({"state": kept["optimizer"]["state"], "param_groups": groups})
 
 
 class ServerSGD(_ServerOptimizer):

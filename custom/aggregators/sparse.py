@@ -86,6 +86,14 @@ class SparseAggregator(WeightedAggregator):
                 site = fl_ctx.get_peer_context().get_identity_name()
                 task.set_header(TAKEN_ROUND, self._taken.get((_workflow(fl_ctx), site), -1))
 
+    def state_dict(self) -> dict[str, Any]:
+        """The last round of which each site's update was taken, by workflow."""
+        return {"taken": [[workflow, site, number] for (workflow, site), number in self._taken.items()]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` returned."""
+        self._taken = {(str(workflow), str(site)): int(number) for workflow, site, number in state["taken"]}
+
     def check_content(self, dxo: DXO, weight: float, origin: Origin, fl_ctx: FLContext) -> None:
         """Refuses an update that does not fit the global model, or is damaged.
 

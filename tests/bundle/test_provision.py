@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from bundle.allow_list import ADDED_BY_FLARE, allowed_classes
+from bundle.allow_list import ADDED_BY_FLARE, ADDED_BY_RESUME, allowed_classes
 from bundle.export import export
 from bundle.handover import to_text
 from bundle.jobs import JOBS
@@ -124,7 +124,7 @@ def test_the_allow_list_is_what_the_jobs_name() -> None:
     for file in JOBS.glob("*/app/config/config_fed_*.json"):
         walk(json.loads(file.read_text()))
     allowed = allowed_classes()
-    assert set(allowed) == named | {*ADDED_BY_FLARE}
+    assert set(allowed) == named | {*ADDED_BY_FLARE, *ADDED_BY_RESUME}
     assert "custom.executors.trainer.Trainer" in allowed
     assert len(allowed) == len(set(allowed))
     assert not any(path.endswith(".") for path in allowed)  # a prefix would let in more than the jobs name

@@ -16,6 +16,7 @@ from nvflare.app_common.app_event_type import AppEventType
 
 from controllers.personalize import Personalize, summarise
 from custom.errors import BundleError
+from custom.keys import ROUNDS_BEFORE
 from tests.support import Engine, arrays, run_controller
 
 SITE_1 = {
@@ -89,6 +90,16 @@ def test_files_and_event(engine):
     ]
     assert float(rows[1]["personalized_accuracy"]) == 0.7
     assert engine.panic() == ""
+
+
+def test_the_rounds_of_a_continued_job_count(engine):
+    controller = Personalize(timeout_s=2)
+    with engine.new_context() as fl_ctx:
+        fl_ctx.set_prop(ROUNDS_BEFORE, {"fed_avg": 20, "meta_train": 2}, private=True, sticky=True)
+        fl_ctx.set_prop(FLContextKey.WORKFLOW, "meta_train")
+        controller.handle_event(AppEventType.ROUND_DONE, fl_ctx)
+    run(engine, {"site-1": metrics(SITE_1), "site-2": metrics(SITE_2)}, controller)
+    assert result(engine)["rounds"] == {"fed_avg": 20, "meta_train": 3}
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from bundle.admin_kit import read_kit
+from bundle.connection import Refused
 from custom.errors import BundleError
-from dashboard.connection import Refused
 from dashboard.flare import Flare
-from dashboard.kit import read_kit
 from dashboard.poc import PORTS, Poc, in_use
 from dashboard.system import ABORTED, COMPLETED, Job
 from tests.jobs.flare import export

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from dashboard.connection import Connection
-from dashboard.kit import read_kit
+from bundle.admin_kit import read_kit
+from bundle.connection import Connection
 from dashboard.poller import Poller
 from dashboard.system import Client, Job, Snapshot
-from tests.dashboard.kits import Authority, write_kit
+from tests.bundle.kits import Authority, write_kit
 
 RUNNING = Job("a", "mnist", "RUNNING", seconds=3.0)
 NOW = Snapshot(taken=1000.0, clients=(Client("site-1", last_contact=995.0),), jobs=(RUNNING,))

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from bundle.admin_kit import read_kit
+from bundle.connection import Connection
 from custom.errors import BundleError
 from custom.progress import append
-from dashboard.connection import Connection
-from dashboard.kit import read_kit
 from dashboard.results import FOLDER, Results
 from dashboard.system import ABORTED, COMPLETED, Job
-from tests.dashboard.kits import Authority, write_kit
+from tests.bundle.kits import Authority, write_kit
 
 DONE = Job("70e0cc18-e9da-40c4-b949-52c1979c2c39", "mnist", COMPLETED, seconds=20.0)
 TRACEBACK = """2026-11-21 14:26:07,583 - worker_process - ERROR - failed

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from nvflare.fuel.flare_api import api_spec
 from nvflare.fuel.flare_api.flare_api import Session
 
+from bundle.admin_kit import Kit
 from custom.errors import BundleError
-from dashboard.kit import Kit
 
 Result = TypeVar("Result")
 PROBE_S = 3.0  # for the server's port to answer at all
@@ -94,16 +94,14 @@ class Connection:
     def _connected(self) -> Session:
         with self._lock:
             if self._closed:
-                raise Unreachable("the dashboard is stopping")
+                raise Unreachable("the connection is closed")
             if self._session is None:
                 self._session = self._connect()
             return self._session
 
     def _connect(self) -> Session:
         if time.time() >= self.kit.expires:
-            raise Unreachable(
-                f"the certificate of {self.kit.user} has expired", remedy="start the dashboard again with a new kit"
-            )
+            raise Unreachable(f"the certificate of {self.kit.user} has expired", remedy="start again with a new kit")
         self._probe()
         try:
             session = Session(username=self.kit.user, startup_path=str(self.kit.folder))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bundle.admin_kit import read_kit
 from custom.errors import BundleError
-from dashboard.kit import read_kit
-from tests.dashboard.kits import Authority, write_kit
+from tests.bundle.kits import Authority, write_kit
 
 DAY = 86400.0
 

@@ -16,9 +16,9 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from nvflare.fuel.flare_api import api_spec
 
-from dashboard.connection import Connection, Unreachable, _of_a_job
-from dashboard.kit import Kit, read_kit
-from tests.dashboard.kits import Authority, write_kit
+from bundle.admin_kit import Kit, read_kit
+from bundle.connection import Connection, Unreachable, _of_a_job
+from tests.bundle.kits import Authority, write_kit
 
 
 @pytest.fixture
@@ -41,11 +41,9 @@ def problem(kit: Kit) -> tuple[str, float]:
     return str(error.value), time.monotonic() - started
 
 
-def test_a_kit_that_expires_while_the_dashboard_runs(tmp_path: Path) -> None:
+def test_a_kit_that_has_expired_since(tmp_path: Path) -> None:
     kit = replace(kit_for(tmp_path, Authority("a"), 1), expires=time.time() - 1)
-    assert problem(kit)[0] == (
-        "the certificate of ann@clinic.org has expired; start the dashboard again with a new kit"
-    )
+    assert problem(kit)[0] == "the certificate of ann@clinic.org has expired; start again with a new kit"
 
 
 def test_nothing_listens(tmp_path: Path, listener: socket.socket) -> None:
@@ -57,7 +55,7 @@ def test_nothing_listens(tmp_path: Path, listener: socket.socket) -> None:
 
 
 def test_a_server_that_hangs(tmp_path: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dashboard.connection.PROBE_S", 0.3)
+    monkeypatch.setattr("bundle.connection.PROBE_S", 0.3)
     said, seconds = problem(kit_for(tmp_path, Authority("a"), listener.getsockname()[1]))
     assert "does not answer" in said
     assert seconds < 1.5
@@ -91,7 +89,7 @@ def test_a_server_of_another_project(tmp_path: Path, listener: socket.socket) ->
 def test_a_closed_connection_makes_no_new_session(tmp_path: Path, listener: socket.socket) -> None:
     connection = Connection(kit_for(tmp_path, Authority("a"), listener.getsockname()[1]))
     connection.close()
-    with pytest.raises(Unreachable, match="the dashboard is stopping"):
+    with pytest.raises(Unreachable, match="the connection is closed"):
         connection.connect()
 
 

@@ -1,0 +1,84 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""What a job needs to be continued after its last completed round: one file, replaced as a whole at every round's end.
+
+It is also a file of weights, so that InitializeGlobalWeights starts from it.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from custom.errors import BundleError
+from custom.learning.weights import Weights, save_atomically, to_tensors
+
+FILE_NAME = "checkpoint.pt"  # in the server's run folder of the job
+FORMAT = 1
+
+
+class Checkpoint(NamedTuple):
+    """The state between two rounds.
+
+    Attributes:
+        job_id: of the job that wrote it.
+        workflow: id of the training workflow that was running.
+        round: of that workflow, counted from 1, the last one completed.
+        num_rounds: that it is to have at its end.
+        rounds: completed in all, by workflow.
+        model: after that round.
+        states: `state_dict()` of every component that has one, by id.
+        best: `{"round", "metric", "value"}` of the best model so far, or None.
+    """
+
+    job_id: str
+    workflow: str
+    round: int
+    num_rounds: int
+    rounds: dict[str, int]
+    model: Weights
+    states: dict[str, Any]
+    best: dict[str, Any] | None
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes it; `path` is always a whole file, the old one or the new one."""
+    content = {**checkpoint._asdict(), "format": FORMAT, "model": to_tensors(checkpoint.model)}
+    save_atomically(content, path)
+
+
+def load(path: Path) -> Checkpoint:
+    """Reads it.
+
+    Raises:
+        BundleError: it is missing, cut short, or something else.
+    """
+    if not path.is_file():
+        raise BundleError(
+            "no such checkpoint", key=str(path), remedy="has config_fed_server.json of the job SaveCheckpoint?"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's own text advises to switch the protection off
+        problem = "cannot be loaded safely: it is cut short, or no checkpoint"
+        raise BundleError(problem, key=str(path), remedy="give initial_model to a new job instead") from error
+    if (
+        not isinstance(content, dict)
+        or content.get("format") != FORMAT
+        or not set(Checkpoint._fields) <= content.keys()
+    ):
+        raise BundleError("is no checkpoint of this version of the bundle", key=str(path))
+    fields = {name: content[name] for name in Checkpoint._fields}
+    return Checkpoint(**{**fields, "model": {name: tensor.numpy() for name, tensor in fields["model"].items()}})
+
+
+def plain_best(selection: Any) -> dict[str, Any] | None:
+    """FLARE's METRICS_SELECTION_INFO as plain numbers: those of the key metric; None if there is no such number."""
+    metrics = selection.get("best_metrics", {}) if isinstance(selection, dict) else {}
+    for metric, value in metrics.items():
+        if isinstance(value, int | float | np.number) and math.isfinite(value):
+            return {"round": int(selection["best_round"]), "metric": str(metric), "value": float(value)}
+    return None

@@ -1,0 +1,1 @@
+../../../../../../custom/widgets/carry_over.py

@@ -1,0 +1,1 @@
+../../../../../controllers/continued_rounds.py

@@ -1,0 +1,1 @@
+../../../../../../custom/widgets/save_checkpoint.py
