@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from bundle.simulator import PROGRAM
 
 ROOT = Path(__file__).resolve().parents[2]
 NVFLARE = Path(sys.executable).parent / "nvflare"
@@ -43,30 +44,17 @@ def bundle(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> sub
     return run([sys.executable, "-m", "bundle", *arguments], cwd, env)
 
 
+def simulator(threads: int) -> list[str]:
+    """The command. FLARE's own may hang with several threads: see bundle.simulator_process."""
+    return [str(NVFLARE), "simulator"] if threads == 1 else [sys.executable, str(PROGRAM)]
+
+
 def simulate(job: Path, folder: Path, sites: int, threads: int, data_root: Path | str) -> str:
-    """`nvflare simulator` from an empty folder into `folder`/ws; its output."""
-    command = [str(NVFLARE), "simulator", "-w", str(folder / "ws"), "-n", str(sites), "-t", str(threads), str(job)]
+    """The simulator from an empty folder into `folder`/ws; its output."""
+    command = [*simulator(threads), str(job), "-w", str(folder / "ws"), "-n", str(sites), "-t", str(threads)]
     done = run(command, folder / "empty", environment(data_root))
-    if done.returncode and names_mixed_up(folder / "ws"):
-        print("FLARE's simulator gave two sites one name; once more")
-        remove(folder / "ws")
-        done = run(command, folder / "empty", environment(data_root))
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
-
-
-def names_mixed_up(workspace: Path) -> bool:
-    """Did a site run under another's name?
-
-    The threads of nvflare 2.9.0's simulator share the name that they send to the process that they have just started
-    (SimulatorClientRunner.do_one_task), so two that start in the same milliseconds may send the same one.
-    """
-    return any(
-        f"identity={other.name}," in (site / "log.txt").read_text()
-        for site in workspace.glob("site-*")
-        for other in workspace.glob("site-*")
-        if other != site and (site / "log.txt").is_file()
-    )
 
 
 def export(job: str, out: Path, *settings: str, drop_workflows: tuple[str, ...] = ()) -> Path:
@@ -85,8 +73,3 @@ def progress(workspace: Path) -> list[dict[str, Any]]:
     """The events of the job in a simulator workspace."""
     text = (workspace / "server" / "simulate_job" / "progress.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
-
-
-def remove(folder: Path) -> None:
-    """Removes what a job has left, whether or not it is there."""
-    shutil.rmtree(folder, ignore_errors=True)

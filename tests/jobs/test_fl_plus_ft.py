@@ -18,7 +18,7 @@ from custom.data.image_data import ImageData
 from custom.learning.evaluate import evaluate
 from custom.learning.weights import Weights, load_weights
 from custom.models.lenet import LeNet
-from tests.jobs.flare import NVFLARE, environment, export, progress, simulate
+from tests.jobs.flare import environment, export, progress, simulate, simulator
 
 pytestmark = pytest.mark.e2e
 SITES = ["site-1", "site-2", "site-3"]
@@ -109,7 +109,7 @@ def test_a_failing_and_a_stopped_site_do_not_hold_up_the_others(tmp_path: Path) 
     workspace = tmp_path / "ws"
     earlier = personal(workspace, "site-1")
     (tmp_path / "empty").mkdir()
-    command = [str(NVFLARE), "simulator", "-w", str(workspace), "-n", "3", "-t", "3", str(job)]
+    command = [*simulator(threads=3), str(job), "-w", str(workspace), "-n", "3", "-t", "3"]
     with (tmp_path / "log").open("wb") as log:
         run = subprocess.Popen(
             command, cwd=tmp_path / "empty", env=environment(tmp_path), stdout=log, stderr=subprocess.STDOUT
