@@ -30,7 +30,8 @@ from benchmarks import machine
 from benchmarks.results.dashboard import quantile
 from benchmarks.simulate import export
 from bundle.events import read_events
-from tests.dashboard.browser import CHROMIUM, JOB_MS, NO_CHROMIUM, System, chromium, log_in, new_context
+from tests.dashboard.browser.pages import CHROMIUM, JOB_MS, NO_CHROMIUM, chromium, log_in, new_context
+from tests.dashboard.browser.system import System
 
 TARGETS = {"page_s": 1.0, "round_s": 2.0, "rss_mb": 200.0, "cpu_share": 0.05}
 PAGES = {"network": ("/", "[data-testid^=client-site-]", 2), "sessions": ("/sessions", "[data-testid=sessions] a", 25)}
