@@ -6,35 +6,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from custom.data import mnist
 from custom.data.chosen_classes import ChosenClasses
 from custom.data.cifar10 import FOLDER, Cifar10, official_files
-from custom.data.component import (
-    check,
-    check_choice,
-    check_folder_name,
-    check_fraction,
-    data_root,
-    is_number,
-    or_embedded,
-    place_in_roster,
-)
+from custom.data.component import check, check_choice, check_folder_name, data_root, or_embedded
 from custom.data.digits import Digits
 from custom.data.download import download
 from custom.data.image_batches import ImageSiteData, Pool
 from custom.data.image_source import ImageSource
-from custom.data.partition import (
-    MIN_TEST,
-    MIN_TRAIN,
-    Indices,
-    draw_of,
-    share_out,
-    split_validation,
-)
+from custom.data.split import Split
 
 
 class ImageData:
@@ -67,10 +49,9 @@ class ImageData:
         validation_fraction: float = 0.1,
         augment: bool = False,
     ) -> None:
-        self.dataset, self.dataset_path, self.on_missing, self.partition = dataset, dataset_path, on_missing, partition
-        self.grey, self.classes = grey, classes
-        self.alpha, self.classes_per_site = alpha, classes_per_site
-        self.validation_fraction, self.augment = validation_fraction, augment
+        self.dataset, self.dataset_path, self.on_missing = dataset, dataset_path, on_missing
+        self.grey, self.classes, self.augment = grey, classes, augment
+        self.split = Split(partition, alpha, validation_fraction, classes_per_site)
 
     def check(self) -> None:
         """Looks at the settings; called by `site`, and by `bundle export` before a job leaves.
@@ -80,7 +61,6 @@ class ImageData:
         """
         check_choice("dataset", self.dataset, ("cifar10", "mnist", "digits"))
         check_choice("on_missing", self.on_missing, ("embedded", "error"))
-        check_choice("partition", self.partition, ("iid", "dirichlet", "k_classes", "none"))
         check_choice("augment", self.augment, (False, True))
         greys = (False,) if self.dataset == "cifar10" else (False, True)
         check_choice("grey", self.grey, greys)
@@ -88,10 +68,7 @@ class ImageData:
         several = isinstance(kept, list) and len(kept) > 1 and all(type(c) is int and 0 <= c <= 9 for c in kept)
         check(kept is None or (several and len({*kept}) == len(kept)), "classes", "two or more of 0 to 9", kept)
         check_folder_name("dataset_path", self.dataset_path)
-        check(is_number(self.alpha) and self.alpha > 0, "alpha", "a finite number above 0", self.alpha)
-        classes = self.classes_per_site
-        check(type(classes) is int and 1 <= classes <= 10, "classes_per_site", "an integer from 1 to 10", classes)
-        check_fraction("validation_fraction", self.validation_fraction)
+        self.split.check()
 
     def site(self, name: str, roster: Sequence[str], seed: int) -> ImageSiteData:
         """The share of site `name` among the sites of `roster`, in any order, drawn with `seed`.
@@ -100,21 +77,15 @@ class ImageData:
             BundleError: the site is not in the roster, has too few samples, or the data are not to be had.
         """
         self.check()
-        names = sorted(set(roster))
-        place = 0 if self.partition == "none" else place_in_roster(name, names)
         source = self._source()
-        labels = {split: source.labels(split) for split in ("train", "test")}
-        held = self._held(place, len(names), seed, labels, source.num_classes)
+        labels = source.labels("train"), source.labels("test")
+        held = self.split.of_site(name, roster, seed, labels, source.num_classes)
+        official = {"train": "train", "validation": "train", "test": "test"}
         pools = {
-            split: Pool(source.images(split, rows), torch.from_numpy(labels[split][rows]))
+            split: Pool(source.images(official[split], rows), torch.from_numpy(source.labels(official[split])[rows]))
             for split, rows in held.items()
         }
-        remedy = "change validation_fraction, or use fewer sites"
-        divided = split_validation(len(held["train"]), self.validation_fraction, seed, name, remedy)
-        train, validation = map(torch.from_numpy, divided)
-        test = torch.arange(len(held["test"]))
-        rows = {"train": ("train", train), "validation": ("train", validation), "test": ("test", test)}
-        return ImageSiteData(source, pools, rows, self.augment)
+        return ImageSiteData(source, pools, self.augment)
 
     def _source(self) -> ImageSource:
         """All images, of the classes that are wanted."""
@@ -131,13 +102,3 @@ class ImageData:
     def _cifar10(self) -> ImageSource:
         files = official_files()
         return Cifar10(download(data_root(self.dataset_path), files), files)
-
-    def _held(
-        self, place: int, sites: int, seed: int, labels: dict[str, NDArray[np.int64]], num_classes: int
-    ) -> dict[str, Indices]:
-        """The site's rows of each official split."""
-        if self.partition == "none":
-            return {split: np.arange(len(all_labels)) for split, all_labels in labels.items()}
-        draw = draw_of(self.partition, sites, num_classes, self.alpha, self.classes_per_site)
-        shares = share_out((labels["train"], labels["test"]), (MIN_TRAIN, MIN_TEST), draw, seed)
-        return {"train": shares[0][place], "test": shares[1][place]}

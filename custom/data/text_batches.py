@@ -57,21 +57,13 @@ class TextSiteData:
 
     Args:
         facts: what `describe` returns.
-        tokens: the site's texts by official split, `train` and `test`.
-        rows: for each of `train`, `validation` and `test` the official split and the rows in it.
+        tokens: the site's texts by split, `train`, `validation` and `test`.
         pad_id: token number of the padding.
         skipped: rows without text in the files.
     """
 
-    def __init__(
-        self,
-        facts: dict[str, Any],
-        tokens: Mapping[str, Tokens],
-        rows: Mapping[str, tuple[str, NDArray[np.int64]]],
-        pad_id: int,
-        skipped: int = 0,
-    ) -> None:
-        self._facts, self._tokens, self._rows, self._pad_id, self._skipped = facts, tokens, rows, pad_id, skipped
+    def __init__(self, facts: dict[str, Any], tokens: Mapping[str, Tokens], pad_id: int, skipped: int = 0) -> None:
+        self._facts, self._tokens, self._pad_id, self._skipped = facts, tokens, pad_id, skipped
 
     def describe(self) -> dict[str, Any]:
         """Facts that the sites of one federation must agree on."""
@@ -79,21 +71,20 @@ class TextSiteData:
 
     def size(self, split: str) -> int:
         """Number of samples in `split`."""
-        return len(self._rows[split][1])
+        return len(self._tokens[split].labels)
 
     def counts(self) -> dict[str, int]:
         """Number of samples by split, and of rows without text if there were any."""
-        sizes = {split: self.size(split) for split in ("train", "validation", "test")}
+        sizes = {split: self.size(split) for split in self._tokens}
         return {**sizes, "skipped": self._skipped} if self._skipped else sizes
 
     def batches(
         self, split: str, batch_size: int, device: torch.device, generator: torch.Generator | None = None
     ) -> Iterator[Batch]:
         """See `Tokens.batch`. Texts of like length share a batch: the order is by length, or shuffled but for that."""
-        official, rows = self._rows[split]
-        tokens = self._tokens[official]
-        for part in order_by_length(tokens.lengths()[rows], batch_size, generator):
-            yield tokens.batch(rows[part], self._pad_id, device)
+        tokens = self._tokens[split]
+        for rows in order_by_length(tokens.lengths(), batch_size, generator):
+            yield tokens.batch(rows, self._pad_id, device)
 
 
 def order_by_length(

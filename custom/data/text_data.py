@@ -9,25 +9,10 @@ from functools import partial
 import numpy as np
 
 from custom.data.ag_news import CLASSES, TextSource, open_ag_news
-from custom.data.component import (
-    check,
-    check_choice,
-    check_folder_name,
-    check_fraction,
-    data_root,
-    is_number,
-    or_embedded,
-    place_in_roster,
-)
+from custom.data.component import check, check_choice, check_folder_name, data_root, is_number, or_embedded
 from custom.data.headlines import make_headlines
-from custom.data.partition import (
-    MIN_TEST,
-    MIN_TRAIN,
-    Indices,
-    draw_of,
-    share_out,
-    split_validation,
-)
+from custom.data.partition import Indices
+from custom.data.split import Split
 from custom.data.text_batches import TextSiteData, tokenise
 from custom.data.tokenizer import fingerprint, is_embedded, load_tokenizer
 from custom.errors import BundleError
@@ -68,9 +53,10 @@ class TextData:
         validation_fraction: float = 0.1,
         max_length: int = 128,
     ) -> None:
-        self.dataset, self.dataset_path, self.on_missing, self.partition = dataset, dataset_path, on_missing, partition
-        self.model_name_or_path, self.beta, self.sample_percentage = model_name_or_path, beta, sample_percentage
-        self.validation_fraction, self.max_length = validation_fraction, max_length
+        self.dataset, self.dataset_path, self.on_missing = dataset, dataset_path, on_missing
+        self.model_name_or_path, self.sample_percentage = model_name_or_path, sample_percentage
+        self.max_length = max_length
+        self.split = Split(partition, beta, validation_fraction, alpha_key="beta")
 
     def check(self) -> None:
         """Looks at the settings; called by `site`, and by `bundle export` before a job leaves.
@@ -79,13 +65,11 @@ class TextData:
             BundleError: one is out of range.
         """
         check_choice("dataset", self.dataset, ("ag_news", "headlines"))
-        check_choice("partition", self.partition, ("iid", "dirichlet", "none"))
         check_folder_name("dataset_path", self.dataset_path)
         check_setting(self.model_name_or_path, self.on_missing)
-        check(is_number(self.beta) and self.beta > 0, "beta", "a finite number above 0", self.beta)
         share = self.sample_percentage
         check(is_number(share) and 0 < share <= 1, "sample_percentage", "a share above 0, at most 1", share)
-        check_fraction("validation_fraction", self.validation_fraction)
+        self.split.check()
         length = self.max_length
         check(type(length) is int and length >= 3, "max_length", "an integer of at least 3", length)
 
@@ -96,19 +80,24 @@ class TextData:
             BundleError: the site is not in the roster, has too few samples, or data or tokenizer are not to be had.
         """
         self.check()
-        names = sorted(set(roster))
-        place = 0 if self.partition == "none" else place_in_roster(name, names)
         tokenizer = load_tokenizer(self.model_name_or_path, self.on_missing)
         if self.max_length > tokenizer.model_max_length:
             raise BundleError(key="max_length", expected=f"at most {tokenizer.model_max_length}", got=self.max_length)
         source = self._source()
-        held = self._held(place, len(names), seed, source)
-        tokens = {}
-        for split, rows in held.items():
-            texts = source.splits[split]
-            tokens[split] = tokenise(tokenizer, [texts.texts[r] for r in rows], texts.labels[rows], self.max_length)
+        official = {"train": source.splits["train"], "test": source.splits["test"]}
+        used = self._sample(len(official["train"].labels), seed)
         remedy = "change validation_fraction or sample_percentage, or use fewer sites"
-        train, validation = split_validation(len(held["train"]), self.validation_fraction, seed, name, remedy)
+        labels = official["train"].labels[used], official["test"].labels
+        held = self.split.of_site(name, roster, seed, labels, len(CLASSES), remedy)
+        chosen = {
+            "train": (official["train"], used[held["train"]]),
+            "validation": (official["train"], used[held["validation"]]),
+            "test": (official["test"], held["test"]),
+        }
+        tokens = {
+            split: tokenise(tokenizer, [texts.texts[row] for row in rows], texts.labels[rows], self.max_length)
+            for split, (texts, rows) in chosen.items()
+        }
         facts = {
             "dataset": source.name,
             "embedded": source.embedded,
@@ -117,11 +106,9 @@ class TextData:
             "tokenizer": fingerprint(tokenizer),
             "encoder_embedded": is_embedded(tokenizer),
             # Else a text could be tested on at one site and trained on at another.
-            **({"digest": source.digest()} if self.partition != "none" else {}),
+            **({"digest": source.digest()} if self.split.shared else {}),
         }
-        test = np.arange(len(held["test"]))
-        splits = {"train": ("train", train), "validation": ("train", validation), "test": ("test", test)}
-        return TextSiteData(facts, tokens, splits, tokenizer.pad_token_id, source.skipped)
+        return TextSiteData(facts, tokens, tokenizer.pad_token_id, source.skipped)
 
     def _source(self) -> TextSource:
         """AG News or the headlines."""
@@ -129,16 +116,6 @@ class TextData:
             return make_headlines()
         load = partial(open_ag_news, data_root(self.dataset_path))
         return or_embedded(load, make_headlines, self.on_missing, "MADE-UP HEADLINES, NOT ON AG NEWS")
-
-    def _held(self, place: int, sites: int, seed: int, source: TextSource) -> dict[str, Indices]:
-        """The site's rows of each official split."""
-        train, test = source.splits["train"].labels, source.splits["test"].labels
-        used = self._sample(len(train), seed)
-        if self.partition == "none":
-            return {"train": used, "test": np.arange(len(test))}
-        draw = draw_of(self.partition, sites, len(CLASSES), self.beta)
-        shares = share_out((train[used], test), (MIN_TRAIN, MIN_TEST), draw, seed)
-        return {"train": used[shares[0][place]], "test": shares[1][place]}
 
     def _sample(self, number: int, seed: int) -> Indices:
         """The training rows in use, ascending; the same at every site."""

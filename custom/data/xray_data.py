@@ -13,24 +13,10 @@ import torch
 
 from custom.data import pneumonia_mnist
 from custom.data.chest_xray import FOLDER, find_folder, open_chest_xray
-from custom.data.component import (
-    check,
-    check_choice,
-    check_folder_name,
-    check_fraction,
-    data_root,
-    is_number,
-    place_in_roster,
-)
+from custom.data.component import check, check_choice, check_folder_name, data_root
 from custom.data.image_batches import ImageSiteData, Pool
-from custom.data.partition import (
-    MIN_TEST,
-    MIN_TRAIN,
-    Indices,
-    draw_of,
-    share_out,
-    split_validation,
-)
+from custom.data.partition import Indices
+from custom.data.split import Split
 from custom.data.synthetic_xrays import make_xrays
 from custom.data.xrays import CLASSES, Xrays
 from custom.errors import BundleError
@@ -71,8 +57,8 @@ class XrayData:
         augment: bool = False,
     ) -> None:
         self.dataset, self.dataset_path, self.image_size, self.cache_dir = dataset, dataset_path, image_size, cache_dir
-        self.partition, self.alpha, self.validation_fraction = partition, alpha, validation_fraction
         self.augment = augment
+        self.split = Split(partition, alpha, validation_fraction)
 
     def check(self) -> None:
         """Looks at the settings; called by `site`, and by `bundle export` before a job leaves.
@@ -81,14 +67,12 @@ class XrayData:
             BundleError: one is out of range.
         """
         check_choice("dataset", self.dataset, DATA_SETS)
-        check_choice("partition", self.partition, ("iid", "dirichlet", "none"))
         check_choice("augment", self.augment, (False, True))
         check_folder_name("dataset_path", self.dataset_path)
         check_folder_name("cache_dir", self.cache_dir)
         side = self.image_size
         check(side is None or (type(side) is int and 16 <= side <= 1024), "image_size", "16 to 1024 pixels", side)
-        check(is_number(self.alpha) and self.alpha > 0, "alpha", "a finite number above 0", self.alpha)
-        check_fraction("validation_fraction", self.validation_fraction)
+        self.split.check()
 
     def site(self, name: str, roster: Sequence[str], seed: int) -> ImageSiteData:
         """The share of site `name` among the sites of `roster`, in any order, drawn with `seed`.
@@ -97,23 +81,21 @@ class XrayData:
             BundleError: the site is not in the roster, has too few patients, or the data are not to be had.
         """
         self.check()
-        names = sorted(set(roster))
-        place = 0 if self.partition == "none" else place_in_roster(name, names)
         source = self._source()
-        held = self._held(place, len(names), seed, source)
-        remedy = "change validation_fraction, or use fewer sites"
-        train, validation = split_validation(len(held["train"]), self.validation_fraction, seed, name, remedy)
-        patients = {"train": held["train"][train], "validation": held["train"][validation], "test": held["test"]}
-        pools = {split: _pool(source, chosen) for split, chosen in patients.items()}
+        patients = {split: source.patients(split) for split in ("train", "test")}
+        labels = source.label_of(patients["train"]), source.label_of(patients["test"])
+        held = self.split.of_site(name, roster, seed, labels, len(CLASSES))
+        pools = {
+            split: _pool(source, patients["test" if split == "test" else "train"][rows]) for split, rows in held.items()
+        }
         for split, pool in pools.items():
             _warn_of_one_class(name, split, pool.labels)
         return ImageSiteData(
             source,
             pools,
-            {split: (split, torch.arange(len(pool.labels))) for split, pool in pools.items()},
             self.augment,
             # Else a patient could be tested on at one site and trained on at another.
-            {"digest": source.digest()} if self.partition != "none" else {},
+            {"digest": source.digest()} if self.split.shared else {},
             source.left_out,
         )
 
@@ -128,16 +110,6 @@ class XrayData:
         if file is not None:
             return pneumonia_mnist.open_pneumonia_mnist(file, self.image_size)
         raise _nothing_there(root)
-
-    def _held(self, place: int, sites: int, seed: int, source: Xrays) -> dict[str, Indices]:
-        """The site's patients of each official split."""
-        patients = {split: source.patients(split) for split in ("train", "test")}
-        if self.partition == "none":
-            return patients
-        draw = draw_of(self.partition, sites, len(CLASSES), self.alpha)
-        labels = [source.label_of(numbers) for numbers in patients.values()]
-        shares = share_out(labels, (MIN_TRAIN, MIN_TEST), draw, seed)
-        return {split: patients[split][share[place]] for split, share in zip(patients, shares, strict=True)}
 
 
 def _pool(source: Xrays, patients: Indices) -> Pool:
