@@ -12,7 +12,6 @@ the AUC within sites, stands beside it.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import statistics
@@ -25,6 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks import machine
+from benchmarks.central import train_centrally
 from benchmarks.simulate import export, simulate
 from bundle.report.reading import read_report
 from custom.data.image_batches import ImageSiteData
@@ -32,9 +32,7 @@ from custom.data.xray_data import XrayData
 from custom.learning.class_weights import class_weights_of
 from custom.learning.device import choose_device, place
 from custom.learning.evaluate import EVALUATION_BATCH, evaluate
-from custom.learning.schedule import learning_rate
-from custom.learning.seed import Seed, derive
-from custom.learning.train import LocalBudget, train
+from custom.learning.seed import Seed
 from custom.learning.weights import load_weights, set_weights
 from custom.models.small_cnn import SmallCnn
 
@@ -70,21 +68,8 @@ def central(dataset: str, seed: int, rounds: int, folder: Path) -> dict[str, flo
     device = choose_device()
     model = place(SmallCnn(num_classes=2), device)
     data = images(dataset, seed, folder)
-    sgd = {key: SETTINGS[key] for key in ("momentum", "weight_decay")}
-    optimizer = torch.optim.SGD(model.parameters(), lr=float(SETTINGS["local_lr"]), **sgd)  # type: ignore[arg-type]
-    budget = LocalBudget(batch_size=int(SETTINGS["batch_size"]))
     weights = class_weights_of("balanced", data, device)
-    best, best_state = -1.0, model.state_dict()
-    for epoch in range(rounds):
-        rate = learning_rate(float(SETTINGS["local_lr"]), str(SETTINGS["lr_schedule"]), epoch, rounds)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        generator = torch.Generator().manual_seed(derive(seed, 0, epoch))
-        train(model, budget.batches(data, device, generator), optimizer, class_weights=weights)
-        score = evaluate(model, data.batches("validation", EVALUATION_BATCH, device), "val_")["val_auc"]
-        if score > best:
-            best, best_state = score, copy.deepcopy(model.state_dict())
-    model.load_state_dict(best_state)
+    train_centrally(model, data, device, SETTINGS, rounds, seed, "auc", weights)
     seconds = time.monotonic() - started
     return score_on_test(model, dataset, seed, folder) | {"seconds": seconds}
 

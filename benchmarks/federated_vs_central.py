@@ -11,7 +11,6 @@ selected model. FLARE runs as a user runs it: real jobs in the simulator.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import statistics
@@ -21,16 +20,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks import machine
+from benchmarks.central import train_centrally
 from benchmarks.simulate import export, server_json, simulate
 from custom.data.image_data import ImageData
 from custom.learning.device import choose_device, place
 from custom.learning.evaluate import EVALUATION_BATCH, evaluate
-from custom.learning.schedule import learning_rate
-from custom.learning.seed import Seed, derive
-from custom.learning.train import LocalBudget, train
+from custom.learning.seed import Seed
 from custom.models.lenet import LeNet
 
 SETTINGS = {"batch_size": 64, "local_lr": 0.01, "lr_schedule": "cosine", "momentum": 0.9, "weight_decay": 0.0005}
@@ -57,20 +53,7 @@ def central(seed: int, rounds: int) -> dict[str, float]:
     device = choose_device()
     model = place(LeNet(), device)
     data = ImageData(on_missing="error").site("central", ["central"], model_seed)
-    sgd = {key: SETTINGS[key] for key in ("momentum", "weight_decay")}
-    optimizer = torch.optim.SGD(model.parameters(), lr=float(SETTINGS["local_lr"]), **sgd)  # type: ignore[arg-type]
-    budget = LocalBudget(batch_size=int(SETTINGS["batch_size"]))
-    best, best_state = -1.0, model.state_dict()
-    for epoch in range(rounds):
-        rate = learning_rate(float(SETTINGS["local_lr"]), str(SETTINGS["lr_schedule"]), epoch, rounds)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        generator = torch.Generator().manual_seed(derive(model_seed, 0, epoch))
-        train(model, budget.batches(data, device, generator), optimizer)
-        score = evaluate(model, data.batches("validation", EVALUATION_BATCH, device), "val_")["val_accuracy"]
-        if score > best:
-            best, best_state = score, copy.deepcopy(model.state_dict())
-    model.load_state_dict(best_state)
+    train_centrally(model, data, device, SETTINGS, rounds, model_seed, "accuracy")
     test = evaluate(model, data.batches("test", EVALUATION_BATCH, device), "test_")
     return {"test_accuracy": test["test_accuracy"], "seconds": time.monotonic() - started}
 
