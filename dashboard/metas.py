@@ -40,6 +40,7 @@ def to_job(meta: Mapping[str, Any], server_started: float | None = None) -> Job:
         seconds=None if lost else duration(meta.get("duration")),
         sites=_sites(meta, launched),
         settings=MappingProxyType(dict(launched.get("settings") or {})),
+        launched_here=bool(launched),
         start_from=str(launched.get("start_from") or ""),
         reason=LOST if lost else reason(meta),
         lost=lost,

@@ -49,6 +49,7 @@ class Job:
         seconds: how long it ran, or has been running; None before it starts.
         sites: that it was launched on; empty means all.
         settings: those that differ from the job's defaults, by key, if this dashboard launched it.
+        launched_here: by a dashboard, which noted settings and start.
         start_from: the id of the job, or the name of the file, whose model it started from; empty for none.
         reason: one sentence on why it waits, did not start or was lost, where FLARE says so.
         lost: FLARE says RUNNING for ever, but its server was restarted since, and the job with it is gone.
@@ -62,6 +63,7 @@ class Job:
     seconds: float | None = None
     sites: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    launched_here: bool = False
     start_from: str = ""
     reason: str = ""
     lost: bool = False

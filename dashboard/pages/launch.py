@@ -13,6 +13,7 @@ from nicegui.element import Element
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from bundle.jobs import read_job
 from custom.errors import BundleError
 from dashboard.catalog import JobForm, form_values
 from dashboard.launch import Request as Launch
@@ -107,7 +108,7 @@ class _Form:
                 self._settings = Settings(form.fields, form_values(earlier, form) if earlier else {})
             with box("grid-2 even"):
                 with card("Sites"):
-                    self._sites = Sites(live, earlier.sites if earlier else ())
+                    self._sites = Sites(live, earlier.sites if earlier else (), read_job(form.name).min_clients)
                 with card("Start from"):
                     self._start_from = StartFrom(web, form, earlier.start_from if earlier else "")
             self._problem = attributes(box(""), role="alert")

@@ -54,8 +54,8 @@ class ProgressCard:
             _set(self._values[label], text)
 
     def _planned(self, job: Job) -> int:
-        """By its settings; without any it may not have been launched here, and then the defaults say nothing."""
-        form = self._web.form(job.name) if job.settings else None
+        """By its settings; of a job that was not launched here, the defaults say nothing."""
+        form = self._web.form(job.name) if job.launched_here else None
         field = form.field(ROUNDS) if form else None
         planned = job.settings.get(ROUNDS, field.default if field else 0)
         return planned if isinstance(planned, int) else 0

@@ -17,10 +17,11 @@ class Sites:
     Args:
         live: of the page.
         wanted: those to tick; empty means all.
+        least: how many the job waits for where none are named.
     """
 
-    def __init__(self, live: Live, wanted: tuple[str, ...] = ()) -> None:
-        self._wanted = wanted
+    def __init__(self, live: Live, wanted: tuple[str, ...] = (), least: int = 1) -> None:
+        self._wanted, self._least = wanted, least
         self._ticks: dict[str, bool] = {}  # what the user has said, whatever comes and goes
         self._connected: tuple[str, ...] = ()
         self._all = True
@@ -29,7 +30,8 @@ class Sites:
     def chosen(self) -> tuple[str, ...]:
         """The names; empty where all that are connected train, and nothing is to be restricted."""
         ticked = self._ticked()
-        return () if self._all and len(ticked) == len(self._connected) else ticked
+        everybody = self._all and len(ticked) == len(self._connected)
+        return () if everybody and len(ticked) >= self._least else ticked
 
     def problem(self) -> str:
         """Why it cannot be launched so; empty if it can."""

@@ -33,13 +33,14 @@ def test_what_was_launched_is_read_back() -> None:
     assert (job.job_id, job.name, job.status, job.submitter) == (META["job_id"], "mnist", "RUNNING", "ann@clinic.org")
     assert (job.submitted, job.seconds) == (1795271150.64, 35.348405)
     assert (dict(job.settings), job.start_from, job.sites) == ({"train.local_epochs": 2}, "old.pt", ())
-    assert (job.reason, job.lost) == ("", False)
+    assert (job.reason, job.lost, job.launched_here) == ("", False, True)
 
 
 def test_a_job_that_others_submitted() -> None:
     meta = {name: value for name, value in META.items() if name != "custom_props"}
     job = to_job({**meta, "deploy_map": {"app": ["server", "site-2", "site-1"]}})
     assert (dict(job.settings), job.start_from, job.sites) == ({}, "", ("site-1", "site-2"))
+    assert not job.launched_here
 
 
 @pytest.mark.parametrize("odd", [{}, {"custom_props": "text", "deploy_map": [], "submit_time": "?", "start_time": "?"}])
