@@ -75,6 +75,9 @@ bench: setup-dev  ## Benchmarks, about two hours; FLARE_DATA_ROOT must hold CIFA
 	$(BIN)/python -m benchmarks.compression --json docs/results/compression.json
 	$(BIN)/python -m benchmarks.robust_aggregation --json docs/results/robust_aggregation.json
 	$(BIN)/python -m benchmarks.chest_xray --json docs/results/chest_xray.json
+	$(BIN)/python -m benchmarks.mnist_accuracy --json docs/results/mnist_accuracy.json
+	$(BIN)/python -m benchmarks.scaling --json docs/results/scaling.json
+	$(BIN)/python -m benchmarks.endurance --json docs/results/endurance.json
 	$(BIN)/python -m benchmarks.dashboard --json docs/results/dashboard.json
 	$(BIN)/python -m benchmarks.write_results
 

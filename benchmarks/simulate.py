@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bundle.simulator import PROGRAM
+
 
 def export(job: str, out: Path, settings: list[str]) -> Path:
     """`python -m bundle export`."""
@@ -20,7 +22,7 @@ def export(job: str, out: Path, settings: list[str]) -> Path:
 
 
 def simulate(job: Path, workspace: Path, sites: int, threads: int = 0) -> float:
-    """Runs FLARE's own command from an empty folder; the wall time in seconds.
+    """Runs FLARE's simulator, as `bundle run` does, from an empty folder; the wall time in seconds.
 
     Raises:
         RuntimeError: it failed; names the file with its output.
@@ -30,11 +32,11 @@ def simulate(job: Path, workspace: Path, sites: int, threads: int = 0) -> float:
     empty.mkdir()
     threads = threads or sites
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // threads))}
-    command = [str(Path(sys.executable).parent / "nvflare"), "simulator", "-w", str(workspace)]
+    command = [sys.executable, str(PROGRAM), str(job.absolute()), "-w", str(workspace)]
     log = workspace.parent / f"{workspace.name}.log"
     started = time.monotonic()
     with log.open("wb") as output:
-        command += ["-n", str(sites), "-t", str(threads), str(job.absolute())]
+        command += ["-n", str(sites), "-t", str(threads)]
         code = subprocess.run(command, cwd=empty, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
     seconds = time.monotonic() - started
     if code.returncode != 0:

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results.dashboard import dashboard
+from benchmarks.results.endurance import endurance
 from benchmarks.results.robust import robust_aggregation
+from benchmarks.results.scaling import scaling
 from benchmarks.results.sites import (
     client_memory,
     data_loading,
     federated_vs_central,
     framework_time,
+    mnist_accuracy,
     personalization,
 )
 from benchmarks.results.sparse import compression, sparse_accuracy
@@ -38,11 +41,14 @@ SECTIONS: dict[str, tuple[str, Write]] = {
     "federated_vs_central": ("Federated against central, CIFAR-10, LeNet, 2 IID sites", federated_vs_central),
     "personalization": ("Personalisation by fine-tuning, CIFAR-10, LeNet", personalization),
     "personalization_resnet18": ("Personalisation by fine-tuning, CIFAR-10, ResNet-18, on a GPU", personalization),
+    "mnist_accuracy": ("The job mnist as it is, 2 sites, 5 rounds", mnist_accuracy),
     "chest_xray": ("Federated against central, chest X-rays", chest_xray),
     "writers_speed": ("Local training of many writers, perfedavg's CNN", writers_speed),
     "writers_speed_gpu": ("Local training of many writers, perfedavg's CNN, on a GPU", writers_speed),
     "writers_rounds": ("Rounds over many writers, perfedavg under FLARE", writers_rounds),
     "robust_aggregation": ("The price of robust aggregation", robust_aggregation),
+    "endurance": ("Endurance, four sites in a provisioned system", endurance),
+    "scaling": ("Sites and parameters under FLARE", scaling),
     "dashboard": ("The dashboard on a POC with two sites", dashboard),
     "compression": ("Bytes and speed of sparse exchange", compression),
     "sparse_accuracy": ("Accuracy against bytes sent, sparse-bert on AG News under FLARE", sparse_accuracy),

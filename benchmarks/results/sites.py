@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Sections about jobs over sites: hello-pt and fl-plus-ft."""
+"""Sections about jobs over sites: hello-pt, fl-plus-ft and mnist."""
 
 from __future__ import annotations
 
@@ -68,6 +68,15 @@ def federated_vs_central(result: dict[str, Any]) -> str:
     where = "below" if gap > 0 else "above"
     verdict = f"target at most {target} below: {met(gap <= target)}"
     return text + f"\nFederated is {abs(gap):.2f} points {where} central; {verdict}.\n"
+
+
+def mnist_accuracy(result: dict[str, Any]) -> str:
+    """A row."""
+    scores = [100 * run["test_accuracy"] for run in result["runs"]]
+    target = 100 * result["target"]
+    row = [str(result["sites"]), f"{result['runs'][0]['rounds']:g}", spread(scores, 2), str(len(scores))]
+    row += [f"at least {target:g}", met(statistics.mean(scores) >= target)]
+    return table(["sites", "rounds", "test accuracy (%)", "seeds", "target", ""], [row])
 
 
 def personalization(result: dict[str, Any]) -> str:

@@ -1,0 +1,149 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""What a round costs as sites and parameters grow: hello-pt in FLARE's simulator, one batch of training a round.
+
+    python -m benchmarks.scaling [--rounds 4] [--json FILE]
+
+Wall time is that of the median round after the first; memory is the kernel's peak (VmHWM) of the process that is server
+and simulator, and of the largest process of a site; bytes are arrays as sent, by all sites together. With fewer threads
+than sites, every task of a site is a new process, which takes seconds: that is the simulator's way, not a deployment's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import statistics
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import machine
+from benchmarks.simulate import export, simulate
+from bundle.report.reading import read_report
+
+WIDE = Path(__file__).with_name("wide.py")
+# Layers of Wide, and None for the job's own LeNet; then (sites, threads).
+CASES: list[tuple[int | None, list[tuple[int, int]]]] = [
+    (None, [(2, 2), (8, 2), (8, 8), (24, 2), (24, 24)]),
+    (18, [(2, 2), (8, 2), (8, 8)]),
+    (100, [(2, 2)]),
+]
+PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
+
+
+class Peaks:
+    """Follows the processes of a workspace; megabytes at the peak of the server's and of the largest site's.
+
+    Args:
+        workspace: of the simulator.
+    """
+
+    def __init__(self, workspace: Path) -> None:
+        self.server = self.site = 0.0
+        self._workspace, self._stop = str(workspace), threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Peaks:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.5):
+            for process in psutil.process_iter(["cmdline"]):
+                words = process.info["cmdline"] or []
+                if self._workspace in " ".join(words):
+                    self._look(process.pid, "--client" in words)
+
+    def _look(self, pid: int, is_site: bool) -> None:
+        try:
+            found = PEAK.search(Path(f"/proc/{pid}/status").read_text())
+        except OSError:
+            return  # it has just ended
+        peak = int(found[1]) / 1024 if found else 0.0
+        if is_site:
+            self.site = max(self.site, peak)
+        else:
+            self.server = max(self.server, peak)
+
+
+def make_job(layers: int | None, sites: int, rounds: int, folder: Path) -> Path:
+    """Hello-pt with one batch a round, no closing workflows, and the model of that size."""
+    settings = [f"num_rounds={rounds}", "dataset=digits", "local_steps=1", "batch_size=8", "local_lr=0.001"]
+    settings += [f"scatter_and_gather.min_clients={sites}"]
+    job = export("hello-pt", folder, settings)
+    server, client = (job / "app" / "config" / f"config_fed_{side}.json" for side in ("server", "client"))
+    config = json.loads(server.read_text())
+    config["workflows"] = [flow for flow in config["workflows"] if flow["id"] in ("pre_train", "scatter_and_gather")]
+    server.write_text(json.dumps(config))
+    if layers is not None:
+        shutil.copy(WIDE, job / "app" / "custom" / "wide.py")
+        config = json.loads(client.read_text())
+        for part in config["components"]:
+            if part["id"] == "model":
+                part |= {"path": "wide.Wide", "args": {"layers": layers}}
+        client.write_text(json.dumps(config))
+    return job
+
+
+def measure(layers: int | None, sites: int, threads: int, rounds: int, folder: Path) -> dict[str, Any]:
+    """One job."""
+    name = f"{layers}-{sites}-{threads}"
+    job, workspace = make_job(layers, sites, rounds, folder / f"job-{name}"), folder / name
+    with Peaks(workspace) as peaks:
+        wall = simulate(job, workspace, sites, threads)
+    report = read_report(workspace)
+    assert report.status == "completed", report.errors
+    last = report.rounds[-1]
+    checkpoint = workspace / "server" / "simulate_job" / "checkpoint.pt"
+    entry = {
+        "sites": sites,
+        "threads": threads,
+        "round_s": statistics.median(row.seconds for row in report.rounds[1:]),
+        "wall_s": wall,
+        "server_mb": peaks.server,
+        "site_mb": peaks.site,
+        "upload_bytes": last.upload_bytes,
+        "download_bytes": last.download_bytes,
+        "checkpoint_bytes": checkpoint.stat().st_size,
+        "workspace_bytes": sum(path.stat().st_size for path in workspace.rglob("*") if path.is_file()),
+    }
+    shutil.rmtree(workspace)
+    return entry
+
+
+def show(entry: dict[str, Any]) -> str:
+    """A line."""
+    size = f"{entry['parameters']:,} parameters, {entry['sites']} sites, -t {entry['threads']}"
+    memory = f"server {entry['server_mb']:.0f} MB, site {entry['site_mb']:.0f} MB"
+    return f"{size}: {entry['round_s']:.1f} s a round, {memory}, up {entry['upload_bytes'] / 1e6:.1f} MB"
+
+
+def main() -> None:
+    """A line a job."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    result: dict[str, Any] = {"machine": machine.describe(), "rounds": args.rounds, "rows": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for layers, shapes in CASES:
+            for sites, threads in shapes:
+                entry = measure(layers, sites, threads, args.rounds, Path(folder))
+                entry["parameters"] = entry["upload_bytes"] // sites // 4
+                result["rows"].append(entry)
+                print(show(entry), flush=True)
+                if args.json:
+                    args.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
