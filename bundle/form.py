@@ -153,7 +153,7 @@ def _field(job: Job, entry: Mapping[str, Any]) -> Field:
     accepted = (type(default),) if accepted is UNKNOWN else accepted
     choices = tuple(entry.get("choices", ()))
     kind = "choice" if choices else next((name for kind, name in KINDS.items() if kind in accepted), "")
-    text = entry.get("help") or argument_help(component, argument)
+    text = _sentence(entry.get("help") or argument_help(component, argument))
     if not kind or not text:
         missing = "no help" if kind else f"values that no form can hold ({argument} of {component.path})"
         raise BundleError(f"the setting has {missing}", key=where)
@@ -173,7 +173,12 @@ def argument_help(component: Component, argument: str) -> str:
             found.append(line.strip())
         elif entry and argument in entry["names"].split(", "):
             found.append(entry["text"])
-    return _plain(" ".join(found))
+    return " ".join(found)
+
+
+def _sentence(markdown: str) -> str:
+    """Plain text; begins with a capital unless it is with a name of the code."""
+    return _plain(markdown[:1].upper() + markdown[1:])
 
 
 def _read_me(job: Job) -> tuple[str, str]:

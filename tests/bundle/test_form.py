@@ -111,9 +111,9 @@ def test_defaults_are_those_of_the_json_and_else_of_the_constructor(job: Path) -
     form = read_form(str(job))
     assert (form.title, form.description) == ("A small job", "With few rounds of a kind, here.")
     rounds, method, site = form.fields
-    assert rounds == Field("num_rounds", "Rounds", "int", 5, 1, None, (), "of training")
+    assert rounds == Field("num_rounds", "Rounds", "int", 5, 1, None, (), "Of training")
     assert (method.kind, method.default, method.optional) == ("choice", "first", False)
-    assert method.help.startswith("first reply to arrive; that of one client;")
+    assert method.help.startswith("first reply to arrive; that of one client;")  # `first` is a name of the code
     assert (site.kind, site.default, site.optional) == ("text", None, True)
 
 
