@@ -28,8 +28,6 @@ def endurance(result: dict[str, Any]) -> str:
     head += [f"growth, target at most {100 * target:g} %", "open files", "at the end", "rounds it took part in"]
     stopped = f"every {result['every']} rounds another site is stopped for {result['stopped_s']:g} s"
     sizes = [f"{found['run_bytes'] / 1e6:.1f} MB" for found in (last, first)]
-    about = (
-        f"{result['rounds']} rounds of hello-pt in {result['seconds'] / 60:.0f} min, mutual TLS; {stopped}. The server's "
-        f"run folder holds {sizes[0]} at the end, {sizes[1]} at round {first['round']}."
-    )
+    about = f"{result['rounds']} rounds of hello-pt in {result['seconds'] / 60:.0f} min, mutual TLS; {stopped}. "
+    about += f"The server's run folder holds {sizes[0]} at the end, {sizes[1]} at round {first['round']}."
     return "\n".join([table(head, rows), about + "\n"])
