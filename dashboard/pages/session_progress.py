@@ -63,7 +63,7 @@ class ProgressCard:
     def _texts(self, job: Job, report: Report, now: Progress, snapshot: Snapshot) -> dict[str, str]:
         up, down = (human_bytes(report.total_bytes(name) or 0) for name in ("upload_bytes", "download_bytes"))
         sites = report.site_names or list(job.sites)
-        left = "-" if now.left_s is None else f"about {human_seconds(now.left_s)}" if now.left_s else "-"
+        left = "-" if not now.left_s else "a few seconds" if now.left_s < 10 else f"about {human_seconds(now.left_s)}"
         texts = (now.text, elapsed(job, snapshot, time.time()), left, str(len(sites) or "-"), up, down)
         return dict(zip(FACTS, texts, strict=True))
 

@@ -20,6 +20,7 @@ from dashboard.words import ago, short
 
 SCRATCH, JOB, FILE = "scratch", "job", "file"
 WAYS = {SCRATCH: "Scratch", JOB: "An earlier job", FILE: "A file"}
+NEW, EARLIER = "New weights, drawn with the seed.", "The first round starts from its weights, which must fit the model."
 MOST_JOBS = 200
 
 
@@ -55,7 +56,7 @@ class StartFrom:
             attributes(self._upload, data_testid="upload")
             self._told = Text("p", f"up to {human_bytes(LONGEST_UPLOAD)}", "help")
             attributes(self._told, data_testid="upload-state", role="status")
-        Text("p", "The first round starts from these weights, which must fit the job's model.", "help")
+        self._help = Text("p", "", "help")
         self._show()
 
     def chosen(self) -> str:
@@ -73,6 +74,7 @@ class StartFrom:
     def _show(self) -> None:
         self._job.visible = self._way.value == JOB
         self._upload_box.visible = self._way.value == FILE
+        self._help.text = NEW if self._way.value == SCRATCH else EARLIER
 
     def _jobs(self, form: JobForm) -> dict[str, str]:
         snapshot = self._web.flare.snapshot()
