@@ -32,13 +32,14 @@ ENVIRONMENT = """\
 # Also of use: FLARE_DEVICE, CUDA_VISIBLE_DEVICES, and OMP_NUM_THREADS: its share of the cores of a shared machine.
 """
 STORAGE = "kit_storage.KitStorage"
+GUARDS = {"audit_refusals": "AuditRefusals", "bind_origin": "BindOrigin"}  # of the server; the first one also of sites
 
 
 class KitFiles(Builder):
     """Writes local/ of the server and the sites: resources, environment, log format, and files of the template.
 
-    Every kit keeps its log short on the console and has one line a round in log_rounds.txt. The server keeps its job
-    store in its kit.
+    Every kit keeps its log short on the console, has one line a round in log_rounds.txt, and a line in audit.log for
+    what was refused. The server keeps its job store in its kit, and lets no site speak in the name of another.
 
     Args:
         template: the template's folder.
@@ -83,6 +84,9 @@ class KitFiles(Builder):
                 _copy(COMMON, "kit_storage.py", local / "custom")
             else:
                 resources["client"].update(self.client_settings)
+            for module in list(GUARDS)[: None if is_server else 1]:
+                _copy(COMMON, f"{module}.py", local / "custom")
+                resources["components"].append({"id": module, "path": f"{module}.{GUARDS[module]}", "args": {}})
             if self.bundle_code:
                 resources["class_allow_list"] = allowed_classes(self.allow)
                 install_code(local / "custom")
