@@ -29,6 +29,19 @@ finally:
     session.close()  # else its threads keep the process alive
 """
 
+ASK = """
+import sys
+from nvflare.fuel.flare_api.flare_api import new_secure_session
+kit, user, command, *arguments = sys.argv[1:]
+session = new_secure_session(user, kit, timeout=60)
+try:
+    print("DONE", getattr(session, command)(*arguments))
+except Exception as error:
+    print("REFUSED", type(error).__name__, error)
+finally:
+    session.close()
+"""
+
 
 class NotReady(Exception):
     """The system did not come up, or a job did not end; the message is for people."""
@@ -99,6 +112,16 @@ class Deployment:
         """As `user`, through FLARE's API, to the end; what that printed."""
         arguments = [str(self.folder / user), user, str(job), "yes" if download else "", str(limit_s)]
         return run([sys.executable, "-c", SUBMIT, *arguments], self.work / "empty", self.env, limit_s + 60).stdout
+
+    def ask(self, user: str, command: str, *arguments: str) -> str:
+        """A method of a session of FLARE's API, as `user`: "DONE" and what it returned, or "REFUSED" and why."""
+        script = [sys.executable, "-c", ASK, str(self.folder / user), user, command, *arguments]
+        return run(script, self.work / "empty", self.env, 120).stdout
+
+    def audit(self, name: str) -> str:
+        """FLARE's audit log of the server or a site."""
+        path = self.folder / name / "audit.log"
+        return path.read_text(errors="replace") if path.is_file() else ""
 
     def stop(self) -> None:
         """Ends all that was started here, and what that has started."""

@@ -82,9 +82,17 @@ def test_a_job_that_brings_code_is_refused(system: Deployment, tmp_path: Path) -
 
 
 def test_a_member_only_looks(system: Deployment, job: Path) -> None:
-    done = system.submit("member@flare.example", job)
-    assert "ENDED" not in done
-    assert "not authorized" in done.lower(), done[-3000:]
+    """The server refuses what it decides, each site what is for sites; both write it into their audit logs."""
+    member = "member@flare.example"
+    jobs = system.ask(member, "list_jobs")
+    assert jobs.strip().startswith("DONE ["), jobs[-2000:]
+    assert "REFUSED AuthorizationError" in system.ask(member, "submit_job", str(job))
+    assert f"[U:{member}][A:submit_job]refused: user '{member}' is not authorized" in system.audit(system.server)
+    assert system.ask(member, "list_jobs") == jobs
+    assert "REFUSED" in system.ask(member, "shutdown", "client")
+    for site in system.sites:
+        assert f"[U:{member}][A:shutdown]refused: " in system.audit(site)
+        assert system.processes[site].poll() is None
 
 
 def test_nobody_connects_without_a_certificate_of_this_system(system: Deployment, kits: Kits) -> None:
