@@ -29,10 +29,16 @@ set -a; . local/site.env; set +a
 """
 ENVIRONMENT = """\
 # The environment of everything that runs from this kit, read by startup/sub_start.sh: KEY=value, quoted as in a shell.
+# The first line keeps poisoned models from running, whatever a job asks for: leave it there.
 # Also of use: FLARE_DEVICE, CUDA_VISIBLE_DEVICES, and OMP_NUM_THREADS: its share of the cores of a shared machine.
+TORCH_FORCE_WEIGHTS_ONLY_LOAD=1
 """
 STORAGE = "kit_storage.KitStorage"
-GUARDS = {"audit_refusals": "AuditRefusals", "bind_origin": "BindOrigin"}  # of the server; the first one also of sites
+GUARDS = {  # components of local/resources.json, in workspace_templates/common
+    "audit_refusals": "AuditRefusals",
+    "bind_origin": "BindOrigin",  # of the server alone
+    "named_classes": "NamedClasses",  # where there is a list of classes
+}
 
 
 class KitFiles(Builder):
@@ -84,9 +90,10 @@ class KitFiles(Builder):
                 _copy(COMMON, "kit_storage.py", local / "custom")
             else:
                 resources["client"].update(self.client_settings)
-            for module in list(GUARDS)[: None if is_server else 1]:
-                _copy(COMMON, f"{module}.py", local / "custom")
-                resources["components"].append({"id": module, "path": f"{module}.{GUARDS[module]}", "args": {}})
+            guards = ["audit_refusals", *(["bind_origin"] * is_server), *(["named_classes"] * self.bundle_code)]
+            for name in guards:
+                _copy(COMMON, f"{name}.py", local / "custom")
+                resources["components"].append({"id": name, "path": f"{name}.{GUARDS[name]}", "args": {}})
             if self.bundle_code:
                 resources["class_allow_list"] = allowed_classes(self.allow)
                 install_code(local / "custom")

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -122,6 +123,17 @@ class Deployment:
         """FLARE's audit log of the server or a site."""
         path = self.folder / name / "audit.log"
         return path.read_text(errors="replace") if path.is_file() else ""
+
+    def job_file(self, job_id: str, name: str, limit_s: float = 60) -> str:
+        """A file of the server's run folder of a job that has ended, which FLARE then packs into a zip."""
+        archive = self.folder / self.server / "jobs-storage" / job_id / "workspace"
+        deadline = time.monotonic() + limit_s
+        while not zipfile.is_zipfile(archive):
+            if time.monotonic() > deadline:
+                raise NotReady(f"no {archive} within {limit_s:.0f} s")
+            time.sleep(0.5)
+        with zipfile.ZipFile(archive) as content:
+            return content.read(name).decode(errors="replace")
 
     def stop(self) -> None:
         """Ends all that was started here, and what that has started."""
