@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import ssl
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from tests.jobs.flare import export, run
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 LEAD, MEMBER = "lead-site-1@flare.example", "member@flare.example"
 RUNNING, INSIDER = ("site-1", "site-2"), "site-3"  # the kit of the third is in the intruder's hands
+TOKENS: list[str] = []  # that were stolen
 DAY = datetime.timedelta(days=1)
 
 
@@ -208,7 +210,9 @@ def test_a_stolen_token_is_of_no_use_to_another_site(
     system: Deployment, kits: Kits, job_id: str, tmp_path: Path
 ) -> None:
     topics = ["heart_beat", "get_task", "quit"]
-    more = {"stolen": stolen_from("site-1", job_id), "owner": "site-1", "job_id": job_id, "topics": topics}
+    stolen = stolen_from("site-1", job_id)
+    TOKENS.extend((stolen["token"], stolen["signature"]))
+    more = {"stolen": stolen, "owner": "site-1", "job_id": job_id, "topics": topics}
     told, log = attempt(system, kits, tmp_path, INSIDER, topics=topics, job_id=job_id)
     assert told["connected"]
     assert "ok" not in told["replies"].values(), told
@@ -249,3 +253,15 @@ def test_the_lead_of_another_site_does_not_stop_it_and_its_own_does(system: Depl
     assert f"[U:{other}][A:abort_job]refused: " in system.audit(system.server)
     assert_undisturbed(system, job_id)
     assert "DONE" in system.ask(LEAD, "abort_job", job_id)
+
+
+def test_keys_and_tokens_have_stayed_where_they_belong(system: Deployment, kits: Kits) -> None:
+    """After all of the above: keys are for their owner alone, and no log and no job has a token of a site."""
+    root = kits.folder.parents[1]
+    files = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    keys = [path for path, content in files.items() if b"PRIVATE KEY" in content]
+    assert len(keys) == 1 + 1 + len(kits.sites) + len(kits.admins)  # the state, which has them all, and the kits
+    assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in kits.folder.iterdir()} == {0o700}
+    for token in TOKENS:
+        assert not [path for path, content in files.items() if token.encode() in content]
