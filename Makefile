@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := workspace/demo
+AUDIT := $(VENV)/audit
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo dashboard test test-fast test-faults e2e-secure lint types format check link bench clean
+.PHONY: help setup setup-dev demo dashboard test test-fast test-faults e2e-secure lint types format check audit link bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +42,7 @@ test: setup-dev  ## The tests, with FLARE processes, but those of test-faults
 test-fast: setup-dev  ## The tests that start no FLARE processes
 	$(BIN)/python -m pytest -m "not e2e and not fault"
 
-test-faults: setup-dev  ## Sites that misbehave, processes that are killed, in whole federations (about 8 minutes)
+test-faults: setup-dev  ## Intruders, sites that misbehave, processes that are killed, in whole federations (about 13 minutes)
 	$(BIN)/python -m pytest -m fault
 
 e2e-secure: setup-dev  ## Four jobs in a provisioned system with mutual TLS, on loopback (about 4 minutes)
@@ -59,6 +60,11 @@ format: setup-dev  ## Let ruff mend what it can
 	$(BIN)/ruff format .
 
 check: lint types test  ## Everything that CI runs
+
+audit: setup  ## Known vulnerabilities of everything that is installed; needs pypi.org itself, a mirror does not tell
+	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	@mkdir -p workspace && $(BIN)/python -m pip freeze --exclude-editable > workspace/installed.txt
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip -r workspace/installed.txt
 
 link: setup  ## Renew the links in jobs/*/app/custom after adding or removing a file
 	$(BIN)/python -m bundle link

@@ -29,16 +29,23 @@ set -a; . local/site.env; set +a
 """
 ENVIRONMENT = """\
 # The environment of everything that runs from this kit, read by startup/sub_start.sh: KEY=value, quoted as in a shell.
+# The first line keeps poisoned models from running, whatever a job asks for: leave it there.
 # Also of use: FLARE_DEVICE, CUDA_VISIBLE_DEVICES, and OMP_NUM_THREADS: its share of the cores of a shared machine.
+TORCH_FORCE_WEIGHTS_ONLY_LOAD=1
 """
 STORAGE = "kit_storage.KitStorage"
+GUARDS = {  # components of local/resources.json, in workspace_templates/common
+    "audit_refusals": "AuditRefusals",
+    "bind_origin": "BindOrigin",  # of the server alone
+    "named_classes": "NamedClasses",  # where there is a list of classes
+}
 
 
 class KitFiles(Builder):
     """Writes local/ of the server and the sites: resources, environment, log format, and files of the template.
 
-    Every kit keeps its log short on the console and has one line a round in log_rounds.txt. The server keeps its job
-    store in its kit.
+    Every kit keeps its log short on the console, has one line a round in log_rounds.txt, and a line in audit.log for
+    what was refused. The server keeps its job store in its kit, and lets no site speak in the name of another.
 
     Args:
         template: the template's folder.
@@ -83,6 +90,10 @@ class KitFiles(Builder):
                 _copy(COMMON, "kit_storage.py", local / "custom")
             else:
                 resources["client"].update(self.client_settings)
+            guards = ["audit_refusals", *(["bind_origin"] * is_server), *(["named_classes"] * self.bundle_code)]
+            for name in guards:
+                _copy(COMMON, f"{name}.py", local / "custom")
+                resources["components"].append({"id": name, "path": f"{name}.{GUARDS[name]}", "args": {}})
             if self.bundle_code:
                 resources["class_allow_list"] = allowed_classes(self.allow)
                 install_code(local / "custom")

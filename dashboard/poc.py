@@ -54,6 +54,7 @@ class Poc:
                 remedy = f"see who has it (ss -ltnp 'sport = :{port}'), and stop that; is another POC running?"
                 raise BundleError(f"port {port} is in use, and FLARE needs it", remedy=remedy)
         (self.folder / "home").mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)  # it holds every key of the system
         (self.folder / "empty").mkdir(exist_ok=True)  # `custom` must not be importable where FLARE starts
         downloads = Path("~/.cache").expanduser()  # data sets that are there already are not downloaded again
         downloads.mkdir(exist_ok=True)
@@ -120,6 +121,7 @@ class Poc:
                     timeout=limit_s,
                     check=False,
                     start_new_session=True,
+                    umask=0o077,
                 )
             except subprocess.TimeoutExpired as error:
                 problem = f"nvflare {' '.join(arguments)} did not end within {limit_s:.0f} s"

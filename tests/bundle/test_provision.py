@@ -24,6 +24,7 @@ from bundle.templates import TEMPLATES, Wanted, fill_in, find_template, split_na
 from custom.errors import BundleError
 from tests.bundle.conftest import Cli
 from tests.jobs.deployment import free_port
+from workspace_templates.common.named_classes import named
 
 NAMES = ("poc", "privacy", "secure", "secure-no-byoc")
 HOST = "server.invalid"  # resolves nowhere (RFC 6761), so no port of this machine is looked at
@@ -100,6 +101,26 @@ def test_time_outs_and_the_environment_of_a_site(kits: dict[str, Kits]) -> None:
     assert start.index("local/site.env") < start.index("start_python()")
     assert "OMP_NUM_THREADS=1" in (kits["poc"].folder / "north" / "local" / "site.env").read_text()
     assert "FLARE_ON_MISSING" not in (kits["poc"].folder / "north" / "local" / "site.env").read_text()
+
+
+def test_every_kit_has_its_guards(kits: dict[str, Kits]) -> None:
+    for template, made in kits.items():
+        for name in (HOST, *made.sites):
+            local = made.folder / name / "local"
+            classes = {one["path"] for one in resources(made, name)["components"]}
+            guards = {"audit_refusals.AuditRefusals"}
+            guards |= {"bind_origin.BindOrigin"} if name == HOST else set()
+            guards |= {"named_classes.NamedClasses"} if template == "secure-no-byoc" else set()
+            assert {path for path in classes if not path.startswith(("nvflare.", "kit_storage."))} == guards
+            for path in guards:
+                assert (local / "custom" / f"{path.partition('.')[0]}.py").is_file()
+            assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD=1" in (local / "site.env").read_text().splitlines()
+
+
+def test_classes_in_arguments_are_found_at_any_depth() -> None:
+    nested = {"model": {"path": "a.B", "args": {"parts": [{"class_path": "c.D"}, {"path": 3}]}}, "file": "x.y"}
+    assert list(named(nested)) == ["a.B", "c.D", "3"]
+    assert list(named(None)) == []
 
 
 def test_one_line_a_round(kits: dict[str, Kits]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,16 @@ def test_flare_gets_a_home_of_its_own_and_not_this_repository(tmp_path: Path, mo
     assert environment["PYTHONPATH"] == "/elsewhere"
     assert environment["HOME"] == str(tmp_path / "home")
     assert environment["OMP_NUM_THREADS"] == "1"
+
+
+def test_no_key_is_readable_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dashboard.poc.PORTS", ())  # nothing is started
+    poc = Poc(tmp_path / "poc", 2)
+    poc.prepare()
+    keys = [path for path in poc.folder.rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()]
+    assert len(keys) >= 5  # of the server, two sites, the admin, and FLARE's state with all of them
+    assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {0o600}
+    assert stat.S_IMODE(poc.folder.stat().st_mode) == 0o700
 
 
 def test_a_system_with_other_sites_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

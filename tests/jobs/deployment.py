@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,19 @@ try:
     print("ENDED", job_id, session.get_job_meta(job_id)["status"], session.download_job_result(job_id) if out else "")
 finally:
     session.close()  # else its threads keep the process alive
+"""
+
+ASK = """
+import sys
+from nvflare.fuel.flare_api.flare_api import new_secure_session
+kit, user, command, *arguments = sys.argv[1:]
+session = new_secure_session(user, kit, timeout=60)
+try:
+    print("DONE", getattr(session, command)(*arguments))
+except Exception as error:
+    print("REFUSED", type(error).__name__, error)
+finally:
+    session.close()
 """
 
 
@@ -99,6 +113,27 @@ class Deployment:
         """As `user`, through FLARE's API, to the end; what that printed."""
         arguments = [str(self.folder / user), user, str(job), "yes" if download else "", str(limit_s)]
         return run([sys.executable, "-c", SUBMIT, *arguments], self.work / "empty", self.env, limit_s + 60).stdout
+
+    def ask(self, user: str, command: str, *arguments: str) -> str:
+        """A method of a session of FLARE's API, as `user`: "DONE" and what it returned, or "REFUSED" and why."""
+        script = [sys.executable, "-c", ASK, str(self.folder / user), user, command, *arguments]
+        return run(script, self.work / "empty", self.env, 120).stdout
+
+    def audit(self, name: str) -> str:
+        """FLARE's audit log of the server or a site."""
+        path = self.folder / name / "audit.log"
+        return path.read_text(errors="replace") if path.is_file() else ""
+
+    def job_file(self, job_id: str, name: str, limit_s: float = 60) -> str:
+        """A file of the server's run folder of a job that has ended, which FLARE then packs into a zip."""
+        archive = self.folder / self.server / "jobs-storage" / job_id / "workspace"
+        deadline = time.monotonic() + limit_s
+        while not zipfile.is_zipfile(archive):
+            if time.monotonic() > deadline:
+                raise NotReady(f"no {archive} within {limit_s:.0f} s")
+            time.sleep(0.5)
+        with zipfile.ZipFile(archive) as content:
+            return content.read(name).decode(errors="replace")
 
     def stop(self) -> None:
         """Ends all that was started here, and what that has started."""

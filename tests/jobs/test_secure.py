@@ -8,10 +8,12 @@ import re
 import shutil
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from bundle.provision import Kits, provision
 from bundle.templates import Wanted
@@ -61,30 +63,107 @@ def test_a_job_without_code_runs_from_the_installed_one(system: Deployment, job:
     assert (system.folder / system.server / "jobs-storage" / ended[1] / "workspace").is_file()
 
 
-def test_a_site_refuses_a_class_that_no_job_names(system: Deployment, job: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(job, tmp_path / "job")
-    path = other / "app" / "config" / "config_fed_client.json"
+def change(job: Path, side: str, edit: Callable[[dict[str, Any]], object]) -> None:
+    """One of the job's two configurations."""
+    path = job / "app" / "config" / f"config_fed_{side}.json"
     config = json.loads(path.read_text())
-    config["components"][0] = {"id": "seed", "path": "subprocess.Popen", "args": {"args": ["true"]}}
+    edit(config)
     path.write_text(json.dumps(config))
-    done = system.submit(LEAD, other)
-    ended = re.search(r"ENDED (\S+) FINISHED:(\S+)", done)
+
+
+def fails(system: Deployment, job: Path) -> str:
+    """The id of the job, which did not complete."""
+    ended = re.search(r"ENDED (\S+) FINISHED:(\S+)", done := system.submit(LEAD, job))
     assert ended, done[-3000:]
     assert ended[2] != "COMPLETED"
+    assert f"[U:{LEAD}][A:job_mgmt.submit_job {job.name}]" in system.audit(system.server)
+    return ended[1]
+
+
+def refusing(system: Deployment, side: str, job_id: str) -> str:
+    """What a site, or the server, has in the error log of the job."""
+    if side == "server":
+        return system.job_file(job_id, "error_log.txt")
+    return (system.folder / "site-1" / job_id / "error_log.txt").read_text()
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_class_that_no_job_names_is_refused(system: Deployment, job: Path, tmp_path: Path, side: str) -> None:
+    """By each site and by the server, for itself, before anything of that class is made."""
+    hostile, marker = shutil.copytree(job, tmp_path / f"other-{side}"), tmp_path / "executed"
+    popen = {"id": "seed", "path": "subprocess.Popen", "args": {"args": ["touch", str(marker)]}}
+    change(hostile, side, lambda config: config["components"].insert(0, popen))
+    job_id = fails(system, hostile)
     refusal = "Component 'subprocess.Popen' at config path 'components.#1' is not in allow_list"
-    assert refusal in (system.folder / "site-1" / ended[1] / "log.txt").read_text()
+    assert refusal in refusing(system, side, job_id)
+    assert not marker.exists()
+
+
+def test_a_class_on_the_list_cannot_be_told_to_run_a_poisoned_model(
+    system: Deployment, job: Path, tmp_path: Path
+) -> None:
+    """FLARE's persistor, which may be asked to load anything, and a file that lies where the global model would."""
+    hostile, marker = shutil.copytree(job, tmp_path / "poisoned"), tmp_path / "executed"
+    torch.save({"model": Touch(marker)}, hostile / "app" / "FL_global_model.pt")
+
+    def only_load(config: dict[str, Any]) -> None:
+        config["workflows"] = [one for one in config["workflows"] if one["id"] == "cross_site_validate"]
+        persistor = next(one for one in config["components"] if one["id"] == "persistor")
+        persistor.setdefault("args", {})["load_weights_only"] = False
+
+    change(hostile, "server", only_load)
+    ended = re.search(r"ENDED (\S+)", done := system.submit(LEAD, hostile))
+    assert ended, done[-3000:]
+    assert "error loading checkpoint from" in system.job_file(ended[1], "log.txt")
+    assert not marker.exists()
+    torch.load(hostile / "app" / "FL_global_model.pt", weights_only=False)
+    assert marker.exists()  # so the payload was a real one
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_class_on_the_list_cannot_be_told_to_make_one_that_is_not(
+    system: Deployment, job: Path, tmp_path: Path, side: str
+) -> None:
+    """FLARE's persistor makes the model that its arguments name, where FLARE's own check does not look."""
+    hostile, marker = shutil.copytree(job, tmp_path / f"named-{side}"), tmp_path / "executed"
+    popen = {"path": "subprocess.Popen", "args": {"args": ["touch", str(marker)]}, "config_type": "dict"}
+    change(hostile, side, lambda config: config["components"][0].update(args={"model": popen}))
+    log = refusing(system, side, fails(system, hostile))
+    assert "'subprocess.Popen' in the arguments of" in log
+    assert "is not in allow_list" in log
+    assert not marker.exists()
+
+
+class Touch:
+    """A pickle that creates a file when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
 
 
 def test_a_job_that_brings_code_is_refused(system: Deployment, tmp_path: Path) -> None:
-    done = system.submit("admin@flare.example", export("hello-pt", tmp_path / "job", *QUICK))
+    admin = "admin@flare.example"
+    done = system.submit(admin, export("hello-pt", tmp_path / "job", *QUICK))
     assert "FINISHED:FAILED_TO_RUN" in done, done[-3000:]
     assert "BYOC not permitted" in system.log(system.server)
+    assert f"[U:{admin}][A:byoc]refused: user '{admin}' is not authorized for 'byoc'" in system.audit(system.server)
 
 
 def test_a_member_only_looks(system: Deployment, job: Path) -> None:
-    done = system.submit("member@flare.example", job)
-    assert "ENDED" not in done
-    assert "not authorized" in done.lower(), done[-3000:]
+    """The server refuses what it decides, each site what is for sites; both write it into their audit logs."""
+    member = "member@flare.example"
+    jobs = system.ask(member, "list_jobs")
+    assert "DONE [" in jobs, jobs[-2000:]
+    assert "REFUSED AuthorizationError" in system.ask(member, "submit_job", str(job))
+    assert f"[U:{member}][A:submit_job]refused: user '{member}' is not authorized" in system.audit(system.server)
+    assert system.ask(member, "list_jobs") == jobs
+    assert "REFUSED" in system.ask(member, "shutdown", "client")
+    for site in system.sites:
+        assert f"[U:{member}][A:shutdown]refused: " in system.audit(site)
+        assert system.processes[site].poll() is None
 
 
 def test_nobody_connects_without_a_certificate_of_this_system(system: Deployment, kits: Kits) -> None:

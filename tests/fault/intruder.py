@@ -1,0 +1,164 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""A program: a FLARE cell with any certificate, name and headers, against a server; it prints what came of it as JSON.
+
+Its argument is a file with an `Attempt`. It is a process of its own, since FLARE connects the cells of one directly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.fl_constant import ServerCommandNames
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+from nvflare.fuel.f3.cellnet.cell import Cell
+from nvflare.fuel.f3.cellnet.defs import IdentityChallengeKey, MessageHeaderKey, ReturnCode
+from nvflare.fuel.f3.drivers.driver_params import DriverParams
+from nvflare.fuel.f3.message import Message
+from nvflare.private.defs import CellChannel, CellChannelTopic, CellMessageHeaderKeys, ClientType, new_cell_message
+from nvflare.private.fed.authenticator import Authenticator
+from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
+
+PATIENCE_S = 8.0  # for a connection and a registration
+REPLY_S = 3.0  # a message that is refused has none
+PROJECT, SERVER = "federation", "localhost"
+
+
+@dataclass
+class Attempt:
+    """What to try.
+
+    Attributes:
+        port: of the server.
+        root: certificate that the server's is to be verified with.
+        certificate, key: of the intruder.
+        endpoint: the name under which it connects.
+        register_as: the name under which it registers; no registration if empty.
+        stolen: credentials of another site: token, signature, ssid.
+        owner: the site that `stolen` is of.
+        origin: what its messages state as their origin, if it is not `endpoint`.
+        job_id: of a job that runs, for its next task.
+        topics: heart_beat, quit (the site leaves), get_task.
+    """
+
+    port: int
+    root: str
+    certificate: str
+    key: str
+    endpoint: str
+    register_as: str = ""
+    stolen: dict[str, str] = field(default_factory=dict)
+    owner: str = ""
+    origin: str = ""
+    job_id: str = ""
+    topics: list[str] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def connect(attempt: Attempt) -> Cell:
+    credentials = {
+        DriverParams.CA_CERT.value: attempt.root,
+        DriverParams.CLIENT_CERT.value: attempt.certificate,
+        DriverParams.CLIENT_KEY.value: attempt.key,
+    }
+    cell = Cell(
+        fqcn=attempt.endpoint,
+        root_url=f"http://{SERVER}:{attempt.port}",
+        secure=True,
+        credentials=credentials,
+        create_internal_listener=False,
+        parent_url=None,
+        auth_identity_map={"server": SERVER},
+    )
+    cell.start()
+    return cell
+
+
+def is_connected(cell: Cell) -> bool:
+    """Does the server answer to the one request that a cell may send before it has registered?"""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline and "server" not in cell.core_cell.agents:
+        time.sleep(0.1)
+    challenge = new_cell_message({IdentityChallengeKey.NONCE: "x"}, None)
+    return (
+        request(cell, CellChannel.SERVER_MAIN, CellChannelTopic.Challenge, "server", challenge, PATIENCE_S)
+        == ReturnCode.OK
+    )
+
+
+def request(cell: Cell, channel: str, topic: str, target: str, message: Message, limit_s: float) -> str:
+    """The return code of the reply."""
+    reply = cell.send_request(target=target, channel=channel, topic=topic, request=message, timeout=limit_s)
+    return str(reply.get_header(MessageHeaderKey.RETURN_CODE))
+
+
+def register(cell: Cell, attempt: Attempt) -> str:
+    """The token, or why there is none."""
+    authenticator = Authenticator(
+        cell=cell,
+        project_name=PROJECT,
+        client_name=attempt.register_as,
+        client_type=ClientType.REGULAR,
+        expected_sp_identity=SERVER,
+        secure_mode=True,
+        root_cert_file=attempt.root,
+        private_key_file=attempt.key,
+        cert_file=attempt.certificate,
+        msg_timeout=PATIENCE_S,
+        retry_interval=1.0,
+        timeout=PATIENCE_S,
+    )
+    try:
+        return str(authenticator.authenticate(FLContext(), Signal())[0])
+    except Exception as error:
+        return f"refused: {error}"
+
+
+def send(cell: Cell, attempt: Attempt, topic: str) -> str:
+    """The return code of the server's reply."""
+    headers: dict[str, Any] = {
+        CellMessageHeaderKeys.PROJECT_NAME: PROJECT,
+        CellMessageHeaderKeys.JOB_ID: attempt.job_id,
+    }
+    if attempt.stolen:
+        headers[CellMessageHeaderKeys.CLIENT_NAME] = attempt.owner
+        headers[CellMessageHeaderKeys.TOKEN] = attempt.stolen["token"]
+        headers[CellMessageHeaderKeys.TOKEN_SIGNATURE] = attempt.stolen["signature"]
+        headers[CellMessageHeaderKeys.SSID] = attempt.stolen["ssid"]
+    channel, target = CellChannel.SERVER_MAIN, "server"
+    if topic == ServerCommandNames.GET_TASK:
+        channel, target = CellChannel.SERVER_COMMAND, f"server.{attempt.job_id}"
+    payload = Shareable()
+    payload.set_peer_context(FLContext())
+    return request(cell, channel, topic, target, new_cell_message(headers, payload), REPLY_S)
+
+
+def main() -> None:
+    nvflare_fobs_initialize()
+    attempt = Attempt(**json.loads(Path(sys.argv[1]).read_text()))
+    cell = connect(attempt)
+    told: dict[str, Any] = {"connected": is_connected(cell)}
+    if told["connected"]:
+        if attempt.register_as:
+            told["registered"] = register(cell, attempt)
+        if attempt.origin:
+            forge = attempt.origin
+            cell.core_cell.add_outgoing_request_filter(
+                "*", "*", lambda message: message.set_header(MessageHeaderKey.ORIGIN, forge)
+            )
+        told["replies"] = {topic: send(cell, attempt, topic) for topic in attempt.topics}
+    print(json.dumps(told), flush=True)
+    os._exit(0)  # FLARE's threads would keep it alive
+
+
+if __name__ == "__main__":
+    main()
