@@ -99,6 +99,7 @@ def test_a_class_that_no_job_names_is_refused(system: Deployment, job: Path, tmp
     assert not marker.exists()
 
 
+@pytest.mark.fault
 def test_a_class_on_the_list_cannot_be_told_to_run_a_poisoned_model(
     system: Deployment, job: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_class_on_the_list_cannot_be_told_to_run_a_poisoned_model(
     assert marker.exists()  # so the payload was a real one
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_a_class_on_the_list_cannot_be_told_to_make_one_that_is_not(
     system: Deployment, job: Path, tmp_path: Path, side: str
