@@ -28,6 +28,7 @@ BOTH = ["site-1", "site-2"]
 AWAY = "site-2"
 DIGITS = "dataset=digits"
 CUT_S = 30
+ASK_AGAIN_S = 20  # 120 in the template; how long a site waits for an answer that was lost with the network
 # Rounds go on without a site that is away: ten seconds after the first has answered.
 PATIENCE = ("scatter_and_gather.min_clients=1", "scatter_and_gather.wait_time_after_min_received=10")
 CROSS_SITE = ("cross_site_validate",)
@@ -37,7 +38,7 @@ CLOCK_OFF = Path(__file__).with_name("clock_off")
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kits, Proxy]]:
-    """Kits of the template `secure`, where site-2 reaches the server through a proxy."""
+    """Kits of the template `secure`, where site-2 reaches the server through a proxy, and asks again sooner."""
     out = tmp_path_factory.mktemp("away") / "kits"
     kits = provision("secure", out, Wanted(port=free_port()))
     with Proxy(free_port(), kits.port) as proxy:
@@ -45,7 +46,15 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kits, Pr
         site = next(part for part in project["participants"] if part["name"] == AWAY)
         site["connect_to"] = {"host": "localhost", "port": proxy.port}
         (out / PROJECT).write_text(yaml.safe_dump(project))
-        yield renew(out), proxy
+        kits = renew(out)
+        local = kits.folder / AWAY / "local"
+        with (local / "site.env").open("a") as file:
+            file.write(f"NVFLARE_GET_TASK_TIMEOUT={ASK_AGAIN_S}\n")
+        resources = json.loads((local / "resources.json").read_text())
+        assert resources["client"]["communication_timeout"] == 120
+        resources["client"]["communication_timeout"] = ASK_AGAIN_S
+        (local / "resources.json").write_text(json.dumps(resources))
+        yield kits, proxy
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import torch
 
 from bundle.provision import provision
 from bundle.templates import Wanted
+from custom.widgets.lost_sites import BACK
 from tests.fault import raising, sites
+from tests.fault.ended_early import wait_for_rounds
 from tests.jobs.deployment import Deployment, free_port
 from tests.jobs.flare import export
 
@@ -93,6 +96,26 @@ def test_a_site_is_killed_in_a_round(system: Deployment, tmp_path: Path) -> None
     assert sorted(report["cross_site"]["SRV_FL_global_model.pt"]) == OTHERS
 
 
+def test_a_site_that_was_given_up_takes_part_again_when_it_is_heard_of(system: Deployment, tmp_path: Path) -> None:
+    """It is stopped (SIGSTOP) until the round goes on without it."""
+    job = export("hello-pt", tmp_path / "job", "dataset=digits", "num_rounds=8", "train.local_epochs=5")
+    job_id = sites.submit(system, job)
+    sites.wait_for_task(system, job_id, BAD, "train", count=2)
+    stopped = sites.freeze(system, BAD)
+    try:
+        wait_for_rounds(system.folder / system.server / job_id / "progress.jsonl", 2)
+    finally:
+        sites.thaw(stopped)
+    print(f"FLARE's status: {sites.wait(system, job_id)}")
+    report = sites.report(system, job_id, tmp_path)
+    told = contributors(system, job_id)
+    print(f"rounds without {BAD}: {[number for number, names in enumerate(told, 1) if names == OTHERS]}")
+    assert told[1] == OTHERS
+    assert told[-1] == list(SITES)
+    assert report["status"] == "completed", report["shown"]
+    assert f"{BAD}: {BACK}" in " ".join(report["shown"].split())
+
+
 @pytest.mark.usefixtures("back")
 def test_a_site_is_killed_before_its_first_task(system: Deployment, tmp_path: Path) -> None:
     job_id = sites.submit(system, fine_tuned_job(tmp_path))
@@ -112,6 +135,8 @@ def test_a_site_is_killed_while_it_fine_tunes(system: Deployment, tmp_path: Path
     report = check_finished_without_it(system, job_id, tmp_path)
     assert contributors(system, job_id) == [list(SITES)] * 2
     assert sorted(report["personalization"]["sites"]) == OTHERS
+    told = report["personalization"]["failed"][BAD]
+    assert re.fullmatch(r"no reply to fine_tune within \d+ s: the server has no sign of life of it", told)
     for site in OTHERS:
         assert (system.folder / site / "personal_models" / "fl-plus-ft" / "personal_model.pt").is_file()
 
@@ -126,3 +151,4 @@ def test_all_sites_are_killed(system: Deployment, tmp_path: Path) -> None:
     report = sites.report(system, job_id, tmp_path)
     assert not report["status"].startswith("completed"), report["shown"]
     assert report["errors"], report["shown"]
+    assert {path.name for path in sites.models(system, job_id, tmp_path)} >= {"FL_global_model.pt", "checkpoint.pt"}
