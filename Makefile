@@ -42,7 +42,7 @@ test: setup-dev  ## The tests, with FLARE processes, but those of test-faults
 test-fast: setup-dev  ## The tests that start no FLARE processes
 	$(BIN)/python -m pytest -m "not e2e and not fault"
 
-test-faults: setup-dev  ## Intruders, sites that misbehave, processes that are killed, in whole federations (about 13 minutes)
+test-faults: setup-dev  ## Intruders, sites and servers that misbehave, die or are cut off, in whole federations (about 35 minutes)
 	$(BIN)/python -m pytest -m fault
 
 e2e-secure: setup-dev  ## Four jobs in a provisioned system with mutual TLS, on loopback (about 4 minutes)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from nvflare.apis.controller_spec import ClientTask, Task
@@ -87,6 +88,7 @@ def collect(
     """
     replies = Replies(kind)
     sites = [client.name for client in controller._engine.get_clients()]
+    started = time.monotonic()
     task = Task(name=task_name, data=data, timeout=timeout_s, result_received_cb=replies.receive)
     controller.broadcast_and_wait(
         task=task,
@@ -96,7 +98,10 @@ def collect(
         wait_time_after_min_received=wait_after_min_s,
         abort_signal=abort_signal,
     )
+    waited_s = round(min(time.monotonic() - started, timeout_s))
     for site in sites:
         if site not in replies.results and site not in replies.errors:
-            replies.errors[site] = f"no reply to {task_name} within {timeout_s} s"
+            lost = controller.communicator.get_client_disconnect_time(site) is not None
+            why = ": the server has no sign of life of it" if lost else ""
+            replies.errors[site] = f"no reply to {task_name} within {waited_s} s{why}"
     return replies

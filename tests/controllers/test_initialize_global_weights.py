@@ -181,11 +181,19 @@ def test_initial_model_of_another_shape_ends_the_job(engine: Engine, tmp_path: P
     assert "initial_model start.pt w: expected (1,) float32 as at the sites, got (4,) float32" in engine.panic()
 
 
-def test_missing_initial_model_ends_the_job_before_any_task(engine: Engine) -> None:
+@pytest.mark.parametrize(("kept", "problem"), [(None, "no such file"), (0.5, "cut short"), (0.0, "cut short")])
+def test_an_initial_model_missing_or_cut_short_ends_the_job_before_any_task(
+    engine: Engine, tmp_path: Path, kept: float | None, problem: str
+) -> None:
+    if kept is not None:
+        path = tmp_path / "start.pt"
+        torch.save({"model": {"w": torch.tensor([7.0])}}, path)
+        path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
     asked: list[str] = []
-    controller = InitializeGlobalWeights(initial_model="nowhere.pt")
+    controller = InitializeGlobalWeights(initial_model="start.pt")
     run_controller(engine, controller, lambda site, task, data: asked.append(site))
-    assert "no such file" in engine.panic()
+    assert "start.pt: " in engine.panic()
+    assert problem in engine.panic()
     assert asked == []
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -18,28 +17,12 @@ import torch
 from bundle.provision import Kits, provision
 from bundle.templates import Wanted
 from tests.fault.ended_early import FINAL, SETTINGS, TOLERANCE, difference, kill, wait_for_rounds
+from tests.fault.sites import LEAD, archive_of, ask, submit
 from tests.jobs.deployment import Deployment, free_port
-from tests.jobs.flare import bundle, export, run, simulate
+from tests.jobs.flare import bundle, export, simulate
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
-LEAD = "lead-site-1@flare.example"
 SITES = ("site-1", "site-2")
-ASK = """
-import sys
-from nvflare.fuel.flare_api.flare_api import new_secure_session
-kit, user, command, argument = sys.argv[1:]
-session = new_secure_session(user, kit, timeout=60)
-try:
-    if command == "submit":
-        print("ID", session.submit_job(argument))
-    elif command == "abort":
-        print("ABORTED", session.abort_job(argument))
-    else:
-        session.monitor_job(argument, timeout=240)
-        print("STATUS", session.get_job_meta(argument)["status"])
-finally:
-    session.close()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -67,37 +50,16 @@ def expected(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "ws" / "server" / "simulate_job" / FINAL
 
 
-def ask(system: Deployment, command: str, argument: str) -> str:
-    arguments = [str(system.folder / LEAD), LEAD, command, argument]
-    return run([sys.executable, "-c", ASK, *arguments], system.work / "empty", system.env).stdout
-
-
-def submit(system: Deployment, job: Path) -> str:
-    answer = re.search(r"ID (\S+)", told := ask(system, "submit", str(job)))
-    assert answer, told[-2000:]
-    return answer[1]
-
-
 def resume(kits: Kits, job_id: str, tmp_path: Path) -> tuple[int, str]:
     kit = ("--server-kit", str(kits.folder / kits.server), "--kit", str(kits.folder / LEAD))
     done = bundle("resume", job_id, *kit, cwd=tmp_path)
     return done.returncode, done.stdout
 
 
-def processes_of(job_id: str) -> list[int]:
+def processes_of_job(job_id: str) -> list[int]:
     """Of this job, at the server and the sites."""
     commands = {process.pid: process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])}
     return [pid for pid, command in commands.items() if job_id in command]
-
-
-def archive_of(kits: Kits, job_id: str) -> Path:
-    """The zip that the server packs the job's run folder into when it has ended."""
-    archive = kits.folder / kits.server / "jobs-storage" / job_id / "workspace"
-    deadline = time.monotonic() + 30
-    while not archive.is_file():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    return archive
 
 
 def check_end(system: Deployment, kits: Kits, origin: str, told: str, expected: Path, tmp_path: Path) -> None:
@@ -106,7 +68,7 @@ def check_end(system: Deployment, kits: Kits, origin: str, told: str, expected: 
     assert new, told
     assert "STATUS FINISHED:COMPLETED" in (end := ask(system, "wait", new[1])), end[-2000:]
     server_kit, out = kits.folder / kits.server, tmp_path / "report.json"
-    archive = archive_of(kits, new[1])
+    archive = archive_of(system, new[1])
     shown = bundle("report", str(server_kit), "--job", new[1], "--json", str(out), cwd=tmp_path)
     assert shown.returncode == 0, shown.stdout
     report = json.loads(out.read_text())
@@ -139,10 +101,10 @@ def test_an_aborted_job_leaves_no_process_and_no_half_written_model(
     assert "ABORTED" in (told := ask(system, "abort", job_id)), told[-2000:]
     assert "STATUS FINISHED" in (told := ask(system, "wait", job_id)), told[-2000:]
     deadline = time.monotonic() + 60
-    while left := processes_of(job_id):
+    while left := processes_of_job(job_id):
         assert time.monotonic() < deadline, left
         time.sleep(0.5)
-    with zipfile.ZipFile(archive_of(kits, job_id)) as packed:
+    with zipfile.ZipFile(archive_of(system, job_id)) as packed:
         packed.extractall(tmp_path / "server")
     models = [*(tmp_path / "server").rglob("*.pt"), *kits.folder.glob(f"site-*/{job_id}/**/*.pt")]
     assert len(models) >= 3

@@ -78,3 +78,25 @@ def test_no_model_is_half_written(killed: Path) -> None:
     assert bundle("report", str(killed), "--json", str(report), cwd=killed.parent).returncode == 0
     assert json.loads(report.read_text())["status"] == "incomplete"
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(killed) in " ".join(p.info["cmdline"] or [])]
+
+
+def test_all_sites_are_killed(tmp_path: Path) -> None:
+    """FLARE's simulator ends with 0 then."""
+    env = {**environment(tmp_path), "PYTHONPATH": str(ROOT)}
+    workspace = tmp_path / "ws"
+    options = [*OPTIONS, "--set", "train.local_epochs=5"]
+    command = [sys.executable, "-m", "bundle", "run", "hello-pt", "-w", str(workspace), *options]
+    with (tmp_path / "output").open("wb") as output:
+        started = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=output, start_new_session=True)
+    try:
+        wait_for_rounds(workspace / "server" / "simulate_job" / "progress.jsonl", 1)
+        ours = psutil.Process(started.pid).children(recursive=True)
+        sites = [one for one in ours if "nvflare.private.fed.app.simulator.simulator_worker" in one.cmdline()]
+        assert len(sites) == 2
+        kill(sites)
+        assert started.wait(180) not in (0, None)
+    finally:
+        kill([psutil.Process(started.pid)] if started.poll() is None else [])
+    told = (tmp_path / "output").read_text()
+    assert "status    incomplete" in told, told[-3000:]
+    assert "completed" not in told.partition("status ")[2].partition("\n")[0]

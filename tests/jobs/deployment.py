@@ -91,13 +91,13 @@ class Deployment:
     ) -> None:
         self.stop()
 
-    def start(self, name: str) -> None:
-        """In the foreground of a process of its own, without FLARE's watchdog."""
+    def start(self, name: str, **environment: str) -> None:
+        """In the foreground of a process of its own, without FLARE's watchdog; `environment` is for this one alone."""
         with (self.work / f"{name}.log").open("wb") as output:
             self.processes[name] = subprocess.Popen(
                 ["bash", str(self.folder / name / "startup" / "sub_start.sh"), "--once"],
                 cwd=self.work / "empty",
-                env=self.env,
+                env={**self.env, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

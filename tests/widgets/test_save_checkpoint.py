@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,3 +185,24 @@ def test_a_full_disk_keeps_the_earlier_round_and_says_so(small_disk: Path, caplo
     (small_disk / "filler").unlink()
     one_round(engine, 2, 1.0)
     assert checkpoint.load(saved(engine)).round == 3
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_the_earlier_round(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A real write error wherever the tests run: this process may write 512 bytes a file."""
+    engine = make_engine(tmp_path)
+    one_round(engine, 0, 1.0)
+    before = saved(engine).read_bytes()
+    assert len(before) > 512
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with caplog.at_level(logging.WARNING):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))  # Python ignores the signal that comes with it
+        try:
+            one_round(engine, 1, 1.0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "round 2 of sag could not be saved" in caplog.text
+    assert saved(engine).read_bytes() == before
+    assert not list(engine.run_dir.glob(".checkpoint*"))
+    assert engine.panic() == ""

@@ -1,0 +1,1 @@
+../../../../../../custom/widgets/lost_sites.py
