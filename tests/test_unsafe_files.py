@@ -7,7 +7,6 @@ import ast
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,19 +21,10 @@ from custom.data.writer_cache import open_converted
 from custom.errors import BundleError
 from custom.learning.weights import load_weights
 from custom.models.bert_classifier import BertClassifier, save_pretrained
+from tests.poisoned import Touch
 
 FOLDERS = ("custom", "controllers", "bundle", "dashboard", "workspace_templates")
 CARELESS = {"eval", "exec", "__import__", "pickle.load", "pickle.loads", "os.system", "yaml.load", "joblib.load"}
-
-
-class Touch:
-    """A pickle that creates a file when it is loaded."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.marker,)
 
 
 @pytest.fixture

@@ -20,16 +20,7 @@ from bundle.export import export
 from custom.compression import topk
 from custom.errors import BundleError
 from tests.bundle.conftest import write_job, write_run
-
-
-class Poison:
-    """A pickle that would make a folder when it is loaded."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.folder),)
+from tests.poisoned import Touch
 
 
 def test_links_become_files_and_caches_stay_behind(job: Path, tmp_path: Path) -> None:
@@ -118,7 +109,7 @@ def test_a_file_that_holds_no_plain_weights_is_refused_and_nothing_is_written(
     file = tmp_path / "weights.pt"
     torch.save({"w": torch.ones(200)}, file)
     whole = file.read_bytes()
-    content = {"poisoned": pickle.dumps(Poison(tmp_path / "struck")), "cut short": whole[:-100], "text": b"hello"}
+    content = {"poisoned": pickle.dumps(Touch(tmp_path / "struck")), "cut short": whole[:-100], "text": b"hello"}
     if kind == "missing":
         file.unlink()
     else:

@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from bundle.templates import Wanted
 from tests.fault import hostile_submit
 from tests.jobs.deployment import Deployment, free_port
 from tests.jobs.flare import export, run
+from tests.poisoned import Touch
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 LEAD = "lead-site-1@flare.example"  # who may bring code: what is refused here is refused for its signature alone
@@ -134,16 +134,6 @@ def test_a_poisoned_model_in_a_signed_job_is_refused(system: Deployment, tmp_pat
     assert ended[2] != "COMPLETED"
     assert "initial_model.pt: cannot be loaded safely" in system.job_file(ended[1], "error_log.txt")
     assert not marker.exists()
-
-
-class Touch:
-    """A pickle that creates a file when it is loaded."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.marker,)
 
 
 def assert_audited(system: Deployment, done: str) -> None:

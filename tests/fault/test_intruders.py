@@ -8,7 +8,6 @@ import datetime
 import json
 import re
 import socket
-import ssl
 import stat
 import sys
 import time
@@ -28,7 +27,7 @@ from bundle.templates import Wanted
 from tests.fault import intruder
 from tests.fault.ended_early import wait_for_rounds
 from tests.fault.intruder import Attempt
-from tests.jobs.deployment import Deployment, free_port
+from tests.jobs.deployment import Deployment, free_port, tls_answer
 from tests.jobs.flare import export, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
@@ -105,19 +104,7 @@ def issue(kits: Kits, folder: Path, begins: datetime.timedelta, ends: datetime.t
 
 
 def answer(kits: Kits, certificate: tuple[Path, Path] | None) -> str:
-    """What the server says to HTTP over TLS; nothing where it refuses the certificate."""
-    context = ssl.create_default_context(cafile=str(kits.folder / INSIDER / "startup" / "rootCA.pem"))
-    if certificate:
-        context.load_cert_chain(*certificate)
-    try:
-        with (
-            socket.create_connection(("localhost", kits.port), timeout=10) as plain,
-            context.wrap_socket(plain, server_hostname="localhost") as secure,
-        ):
-            secure.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            return secure.recv(100).decode()  # in TLS 1.3, only now does a client learn that it is refused
-    except OSError:
-        return ""
+    return tls_answer(kits.port, kits.folder / INSIDER / "startup" / "rootCA.pem", certificate)
 
 
 def test_certificates_that_are_expired_or_of_another_project(
@@ -128,10 +115,29 @@ def test_certificates_that_are_expired_or_of_another_project(
         (tmp_path / name).mkdir()
     before = system.log(system.server)
     other = foreign.folder / "site-1" / "startup"
-    assert answer(kits, issue(kits, tmp_path / "valid", -DAY, DAY)).startswith("HTTP/1.1 ")
-    assert answer(kits, issue(kits, tmp_path / "expired", -2 * DAY, -DAY)) == ""
-    assert answer(kits, issue(kits, tmp_path / "early", DAY, 2 * DAY)) == ""
-    assert answer(kits, (other / "client.crt", other / "client.key")) == ""
+    assert tls_answer(
+        kits.port, kits.folder / INSIDER / "startup" / "rootCA.pem", issue(kits, tmp_path / "valid", -DAY, DAY)
+    ).startswith("HTTP/1.1 ")
+    assert (
+        tls_answer(
+            kits.port,
+            kits.folder / INSIDER / "startup" / "rootCA.pem",
+            issue(kits, tmp_path / "expired", -2 * DAY, -DAY),
+        )
+        == ""
+    )
+    assert (
+        tls_answer(
+            kits.port, kits.folder / INSIDER / "startup" / "rootCA.pem", issue(kits, tmp_path / "early", DAY, 2 * DAY)
+        )
+        == ""
+    )
+    assert (
+        tls_answer(
+            kits.port, kits.folder / INSIDER / "startup" / "rootCA.pem", (other / "client.crt", other / "client.key")
+        )
+        == ""
+    )
     assert answer(kits, None) == ""
     assert system.log(system.server).removeprefix(before).count("Connection") <= 2  # made and closed: the valid one's
 

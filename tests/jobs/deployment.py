@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -53,6 +54,22 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def tls_answer(port: int, root: Path, certificate: tuple[Path, Path] | None) -> str:
+    """What a server says to HTTP over TLS of somebody with that certificate and key; nothing where it refuses them."""
+    context = ssl.create_default_context(cafile=str(root))
+    if certificate:
+        context.load_cert_chain(*certificate)
+    try:
+        with (
+            socket.create_connection(("localhost", port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as secure,
+        ):
+            secure.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return secure.recv(100).decode()  # in TLS 1.3, only now does a client learn that it is refused
+    except OSError:
+        return ""
 
 
 class Deployment:

@@ -6,8 +6,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
-import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ import torch
 
 from bundle.provision import Kits, provision
 from bundle.templates import Wanted
-from tests.jobs.deployment import Deployment, free_port
+from tests.jobs.deployment import Deployment, free_port, tls_answer
 from tests.jobs.flare import bundle, export
+from tests.poisoned import Touch
 
 pytestmark = pytest.mark.e2e
 LEAD = "lead-site-1@flare.example"
@@ -136,16 +135,6 @@ def test_a_class_on_the_list_cannot_be_told_to_make_one_that_is_not(
     assert not marker.exists()
 
 
-class Touch:
-    """A pickle that creates a file when it is loaded."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.marker,)
-
-
 def test_a_job_that_brings_code_is_refused(system: Deployment, tmp_path: Path) -> None:
     admin = "admin@flare.example"
     done = system.submit(admin, export("hello-pt", tmp_path / "job", *QUICK))
@@ -170,23 +159,9 @@ def test_a_member_only_looks(system: Deployment, job: Path) -> None:
 
 def test_nobody_connects_without_a_certificate_of_this_system(system: Deployment, kits: Kits) -> None:
     startup = kits.folder / "site-1" / "startup"
-
-    def answer(certificate: bool) -> str:
-        context = ssl.create_default_context(cafile=str(startup / "rootCA.pem"))
-        if certificate:
-            context.load_cert_chain(startup / "client.crt", startup / "client.key")
-        try:
-            with (
-                socket.create_connection(("localhost", kits.port), timeout=10) as plain,
-                context.wrap_socket(plain, server_hostname="localhost") as secure,
-            ):
-                secure.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                return secure.recv(100).decode()  # in TLS 1.3, only now does a client learn that it is refused
-        except OSError:
-            return ""
-
-    assert answer(certificate=True).startswith("HTTP/1.1 ")
-    assert answer(certificate=False) == ""
+    own = startup / "client.crt", startup / "client.key"
+    assert tls_answer(kits.port, startup / "rootCA.pem", own).startswith("HTTP/1.1 ")
+    assert tls_answer(kits.port, startup / "rootCA.pem", None) == ""
 
 
 def test_it_is_the_port_of_this_machine_alone(kits: Kits, system: Deployment) -> None:

@@ -19,6 +19,7 @@ from custom.learning.schedule import learning_rate
 from custom.learning.seed import Seed, derive
 from custom.learning.train import Aborted, LocalBudget, train
 from custom.learning.weights import get_weights, load_weights, save_atomically, set_weights, weight_difference
+from tests.poisoned import Touch
 from tests.support import TinyData, arrays
 
 CPU = torch.device("cpu")
@@ -136,19 +137,9 @@ def test_loading_accepts_both_layouts(tmp_path: Path) -> None:
         assert load_weights(tmp_path / "m.pt")["w"].tolist() == [1, 1]
 
 
-class Payload:
-    """Would create a file when unpickled."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (Path.touch, (Path(self.path),))
-
-
 def test_bad_files_are_refused(tmp_path: Path) -> None:
     marker = tmp_path / "executed"
-    torch.save({"model": Payload(str(marker))}, tmp_path / "poisoned.pt")
+    torch.save({"model": Touch(marker)}, tmp_path / "poisoned.pt")
     torch.save({"w": torch.ones(1000)}, tmp_path / "whole.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:500])
     torch.save({"epoch": 3}, tmp_path / "empty.pt")

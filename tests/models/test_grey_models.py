@@ -13,6 +13,7 @@ from custom.errors import BundleError
 from custom.models.grey_resnet18 import GreyResNet18
 from custom.models.linear import LinearClassifier
 from custom.models.small_cnn import SmallCnn
+from tests.poisoned import Touch
 
 
 @pytest.mark.parametrize("side", [16, 28, 64, 100])
@@ -68,16 +69,6 @@ def test_older_files_without_counters_and_our_own_are_fine(
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
 
 
-class Payload:
-    """Would create a file when unpickled."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (Path.touch, (Path(self.path),))
-
-
 @pytest.mark.parametrize("kind", ["absent", "cut", "poisoned", "foreign", "partial"])
 def test_what_cannot_be_loaded_is_an_error_before_any_training(
     pretrained: tuple[torchvision.models.ResNet, Path], tmp_path: Path, kind: str
@@ -87,7 +78,7 @@ def test_what_cannot_be_loaded_is_an_error_before_any_training(
     if kind == "cut":
         path.write_bytes(pretrained[1].read_bytes()[:1000])
     elif kind == "poisoned":
-        torch.save({"model": Payload(str(marker))}, path)
+        torch.save({"model": Touch(marker)}, path)
     elif kind == "foreign":
         torch.save(SmallCnn().state_dict(), path)
     elif kind == "partial":
