@@ -26,7 +26,7 @@ JOBS_S = 2.0  # while one waits or runs
 IDLE_JOBS_S = 4.0
 # A large system is read less often, so that it costs no more: seconds of rest for each second that a reading took, and
 # for each that it kept this process busy.
-REST, BUSY_REST, LONGEST_REST_S = 1.0, 20.0, 5.0
+REST, BUSY_REST, LONGEST_REST_S = 0.25, 20.0, 5.0
 BACKOFF_S = (1.0, 2.0, 4.0, 5.0)
 logger = logging.getLogger(__name__)
 
