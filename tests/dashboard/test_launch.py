@@ -26,7 +26,7 @@ from dashboard.launch import SITE_COUNTS, Request, changed_settings, check_sites
 from dashboard.system import COMPLETED, Client, Job, Snapshot
 
 FORMS = tuple(read_form(name) for name in names())
-FINISHED_JOB, RUNNING_JOB = str(uuid.uuid4()), str(uuid.uuid4())
+FINISHED_JOB, RUNNING_JOB, NO_JOB = (str(uuid.UUID(int=number)) for number in (1, 2, 3))
 SITES = ("site-1", "site-2", "site-3")
 
 
@@ -143,7 +143,7 @@ def test_an_earlier_model_is_put_into_the_job(store: Store, start: str) -> None:
         ("/etc/passwd", "there is no such uploaded file"),
         ("outside", "there is no such uploaded file"),
         (RUNNING_JOB, "mnist has not ended yet"),
-        (str(uuid.uuid4()), "there is no job .* any more"),
+        (NO_JOB, "there is no job .* any more"),
     ],
 )
 def test_what_is_no_model_is_an_error_at_its_field(store: Store, tmp_path: Path, start_from: str, message: str) -> None:
