@@ -18,6 +18,7 @@ from custom.errors import BundleError
 ROOT = Path(__file__).resolve().parents[1]
 PORTS = (8002, 8003)  # that FLARE gives every POC
 PREPARE_S, START_S, STOP_S = 120.0, 180.0, 90.0
+READY_S = 150.0  # for FLARE to wait within START_S; 30 s if it is not told, too few for a busy machine
 KILL_S = 10.0
 RESTARTS, FLARE = "startup/sub_start.sh", "nvflare.private."  # in command lines of FLARE's processes
 
@@ -75,7 +76,7 @@ class Poc:
         Raises:
             BundleError: FLARE does not start.
         """
-        self._nvflare(START_S, "poc", "start")
+        self._nvflare(START_S, "poc", "start", "--timeout", f"{READY_S:.0f}")
 
     def stop(self) -> None:
         """Ends all its processes; those that do not listen, by force. Jobs that run are aborted."""

@@ -57,7 +57,7 @@ def poc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Poc]:
         )
     poc = Poc(tmp_path_factory.mktemp("poc"))
     poc.flare("poc", "prepare", "-n", "2", "--force")
-    poc.flare("poc", "start", limit_s=120)
+    poc.flare("poc", "start", "--timeout", "200")  # 30 s if nothing is said, too few for a busy machine
     yield poc
     poc.flare("poc", "stop", limit_s=120)
     deadline = time.monotonic() + 60
