@@ -21,7 +21,7 @@ from dashboard.poc import PORTS, Poc, in_use
 from dashboard.system import ABORTED, COMPLETED, Job
 from tests.jobs.flare import export
 
-pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.poc]
+pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 LIMIT_S = 240.0
 
 

@@ -28,7 +28,7 @@ BOTH = ["site-1", "site-2"]
 AWAY = "site-2"
 DIGITS = "dataset=digits"
 CUT_S = 30
-ASK_AGAIN_S = 20  # 120 in the template; how long a site waits for an answer that was lost with the network
+ASK_AGAIN_S = 20  # 120 and 600 in the template: how long a site waits for an answer that was lost with the network
 # Rounds go on without a site that is away: ten seconds after the first has answered.
 PATIENCE = ("scatter_and_gather.min_clients=1", "scatter_and_gather.wait_time_after_min_received=10")
 CROSS_SITE = ("cross_site_validate",)
@@ -49,7 +49,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kits, Pr
         kits = renew(out)
         local = kits.folder / AWAY / "local"
         with (local / "site.env").open("a") as file:
-            file.write(f"NVFLARE_GET_TASK_TIMEOUT={ASK_AGAIN_S}\n")
+            file.write(f"NVFLARE_GET_TASK_TIMEOUT={ASK_AGAIN_S}\nNVFLARE_SUBMIT_TASK_RESULT_TIMEOUT={ASK_AGAIN_S}\n")
         resources = json.loads((local / "resources.json").read_text())
         assert resources["client"]["communication_timeout"] == 120
         resources["client"]["communication_timeout"] = ASK_AGAIN_S

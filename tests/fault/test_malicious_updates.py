@@ -49,7 +49,7 @@ REFUSED = {  # kind of tests.fault.misbehave, in the order of rounds: the reason
     "sparse, float64": "dtype",
     "sparse, extra key": "extra_key",
 }
-ROUNDS_OF_HARM = 11
+ROUNDS_OF_HARM = 8
 KINDS = [*REFUSED, "duplicate"]
 
 

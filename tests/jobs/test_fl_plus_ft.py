@@ -101,6 +101,7 @@ def test_a_process_a_task_gives_the_same_numbers(workspace: Path, tmp_path: Path
     assert holds(tmp_path / "ws" / "server", load_weights(personal(tmp_path / "ws", "site-1"))) == []
 
 
+@pytest.mark.fault
 def test_a_failing_and_a_stopped_site_do_not_hold_up_the_others(tmp_path: Path) -> None:
     """site-1 has a personal model of another architecture; site-2 is stopped (SIGSTOP) when fine-tuning begins."""
     settings = ("dataset=digits", "num_rounds=1", "fine_tune_epochs=20", "patience=20", "local_only=false")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.jobs.flare import NVFLARE, ROOT, bundle, environment, export, run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.poc]
+pytestmark = pytest.mark.e2e
 SUBMIT = """
 import sys
 from nvflare.fuel.flare_api.flare_api import new_secure_session

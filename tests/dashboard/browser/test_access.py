@@ -17,7 +17,7 @@ from tests.dashboard.browser.pages import (
 from tests.dashboard.browser.system import System
 from tests.dashboard.served import PASSWORD
 
-pytestmark = [pytest.mark.e2e, pytest.mark.poc]
+pytestmark = pytest.mark.e2e
 EVIL = "http://127.0.0.1:1234"  # another origin, but the same site: the browser does send it the strict cookies
 ATTACK = """async (url) => {
   const path = "/_nicegui_ws/socket.io/?EIO=4&transport=websocket";

@@ -13,7 +13,7 @@ from tests.dashboard.browser.pages import (
     screenshot,
 )
 
-pytestmark = [pytest.mark.e2e, pytest.mark.poc]
+pytestmark = pytest.mark.e2e
 
 
 def test_what_is_out_of_range_is_shown_at_its_field_and_not_launched(page: Page) -> None:

@@ -23,7 +23,7 @@ from tests.dashboard.browser.pages import (
 )
 from tests.dashboard.browser.system import System
 
-pytestmark = [pytest.mark.e2e, pytest.mark.poc]
+pytestmark = pytest.mark.e2e
 
 
 def test_the_curve_grows_in_all_browsers(

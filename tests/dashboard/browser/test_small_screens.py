@@ -16,7 +16,7 @@ from tests.dashboard.browser.pages import (
 )
 from tests.dashboard.browser.system import System
 
-pytestmark = [pytest.mark.e2e, pytest.mark.poc]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

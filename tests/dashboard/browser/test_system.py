@@ -15,7 +15,7 @@ from tests.dashboard.browser.pages import (
 )
 from tests.dashboard.browser.system import System
 
-pytestmark = [pytest.mark.e2e, pytest.mark.poc]
+pytestmark = pytest.mark.e2e
 
 
 def test_the_network_has_a_server_and_two_sites(page: Page) -> None:
