@@ -27,11 +27,17 @@ from benchmarks.simulate import export, simulate
 from bundle.report.reading import read_report
 
 WIDE = Path(__file__).with_name("wide.py")
-# Layers of Wide, and None for the job's own LeNet; then (sites, threads).
-CASES: list[tuple[int | None, list[tuple[int, int]]]] = [
-    (None, [(2, 2), (8, 2), (8, 8), (24, 2), (24, 24)]),
-    (18, [(2, 2), (8, 2), (8, 8)]),
-    (100, [(2, 2)]),
+# Layers of Wide, or None for the job's own LeNet; sites; threads. The quick ones first.
+CASES: list[tuple[int | None, int, int]] = [
+    (None, 2, 2),
+    (None, 8, 8),
+    (None, 24, 24),
+    (18, 2, 2),
+    (18, 8, 8),
+    (100, 2, 2),
+    (None, 8, 2),
+    (18, 8, 2),
+    (None, 24, 2),
 ]
 PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
 
@@ -135,14 +141,13 @@ def main() -> None:
     args = parser.parse_args()
     result: dict[str, Any] = {"machine": machine.describe(), "rounds": args.rounds, "rows": []}
     with tempfile.TemporaryDirectory() as folder:
-        for layers, shapes in CASES:
-            for sites, threads in shapes:
-                entry = measure(layers, sites, threads, args.rounds, Path(folder))
-                entry["parameters"] = entry["upload_bytes"] // sites // 4
-                result["rows"].append(entry)
-                print(show(entry), flush=True)
-                if args.json:
-                    args.json.write_text(json.dumps(result, indent=2) + "\n")
+        for case in CASES:
+            entry = measure(*case, args.rounds, Path(folder))
+            entry["parameters"] = entry["upload_bytes"] // entry["sites"] // 4
+            result["rows"].append(entry)
+            print(show(entry), flush=True)
+            if args.json:
+                args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -105,7 +105,8 @@ def test_a_straggler_counts_in_its_own_round_or_not_at_all(system: Deployment, t
 def test_a_site_cut_off_for_half_a_minute_takes_part_again(
     system: Deployment, network: tuple[Kits, Proxy], tmp_path: Path
 ) -> None:
-    job = export("hello-pt", tmp_path / "job", DIGITS, "num_rounds=12", *PATIENCE, drop_workflows=CROSS_SITE)
+    settings = (DIGITS, "num_rounds=12", "local_epochs=15", *PATIENCE)  # it trains when the network is cut
+    job = export("hello-pt", tmp_path / "job", *settings, drop_workflows=CROSS_SITE)
     job_id = sites.submit(system, job)
     proxy = network[1]
     sites.wait_for_task(system, job_id, AWAY, "train", count=2)
