@@ -36,7 +36,9 @@ class ImageSiteData:
 
     Args:
         source: what is common to all its images.
-        pools: the site's images by split, `train`, `validation` and `test`.
+        pools: the site's images by official split, `train` and `test`.
+        rows: for each of `train`, `validation` and `test` the official split and the int64 rows in its pool. Training
+            and validation samples share a pool, so that none is held twice.
         augment: crop, and mirror where the source allows it, the training batches that are shuffled.
         facts: more that the sites must agree on.
         left_out: how many images are not used, by reason.
@@ -46,6 +48,7 @@ class ImageSiteData:
         self,
         source: ImageFacts,
         pools: Mapping[str, Pool],
+        rows: Mapping[str, tuple[str, torch.Tensor]],
         augment: bool,
         facts: Mapping[str, Any] | None = None,
         left_out: Mapping[str, int] | None = None,
@@ -58,7 +61,7 @@ class ImageSiteData:
             **(facts or {}),
         }
         self._left_out = dict(left_out or {})
-        self._pools, self._augment, self._mirrored = pools, augment, source.mirrored
+        self._pools, self._rows, self._augment, self._mirrored = pools, rows, augment, source.mirrored
         # (x / 255 - mean) / std as one multiplication and one addition.
         mean, std = torch.tensor(source.mean), torch.tensor(source.std)
         self._scale, self._shift = 1 / (255 * std), -mean / std
@@ -70,11 +73,11 @@ class ImageSiteData:
 
     def size(self, split: str) -> int:
         """Number of samples in `split`."""
-        return len(self._pools[split].labels)
+        return len(self._rows[split][1])
 
     def counts(self) -> dict[str, int]:
         """Number of samples by split, and of images left out if there were any."""
-        sizes = {split: self.size(split) for split in self._pools}
+        sizes = {split: self.size(split) for split in ("train", "validation", "test")}
         return sizes | {reason: number for reason, number in self._left_out.items() if number}
 
     def batches(
@@ -84,7 +87,8 @@ class ImageSiteData:
 
         With a CPU `generator` the order is shuffled, and `train` augmented if the component says so.
         """
-        pool, rows = self._pool(split, device), torch.arange(self.size(split))
+        official, rows = self._rows[split]
+        pool = self._pool(official, device)
         pixels = pool.images.shape[2] * pool.images.shape[3]
         scale, shift = (row.to(device).repeat(pixels) for row in (self._scale, self._shift))
         crops: Iterator[torch.Tensor] | None = None
@@ -100,11 +104,11 @@ class ImageSiteData:
             floats = images.flatten(1).float().mul_(scale).add_(shift)
             yield floats.view(images.shape).permute(0, 3, 1, 2), pool.labels.index_select(0, part)
 
-    def _pool(self, split: str, device: torch.device) -> Pool:
+    def _pool(self, official: str, device: torch.device) -> Pool:
         """Moves a pool to a device once."""
-        key = (split, torch.device(device))
+        key = (official, torch.device(device))
         if key not in self._on_device:
-            self._on_device[key] = self._pools[split].to(device)
+            self._on_device[key] = self._pools[official].to(device)
         return self._on_device[key]
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 
 from custom.data import mnist
@@ -78,14 +79,19 @@ class ImageData:
         """
         self.check()
         source = self._source()
-        labels = source.labels("train"), source.labels("test")
-        held = self.split.of_site(name, roster, seed, labels, source.num_classes)
-        official = {"train": "train", "validation": "train", "test": "test"}
+        labels = {split: source.labels(split) for split in ("train", "test")}
+        chosen = self.split.of_site(name, roster, seed, (labels["train"], labels["test"]), source.num_classes)
+        held = {"train": np.union1d(chosen["train"], chosen["validation"]), "test": chosen["test"]}
         pools = {
-            split: Pool(source.images(official[split], rows), torch.from_numpy(source.labels(official[split])[rows]))
+            split: Pool(source.images(split, rows), torch.from_numpy(labels[split][rows]))
             for split, rows in held.items()
         }
-        return ImageSiteData(source, pools, self.augment)
+        official = {"train": "train", "validation": "train", "test": "test"}
+        places = {
+            split: (official[split], torch.from_numpy(np.searchsorted(held[official[split]], rows)))
+            for split, rows in chosen.items()
+        }
+        return ImageSiteData(source, pools, places, self.augment)
 
     def _source(self) -> ImageSource:
         """All images, of the classes that are wanted."""

@@ -93,6 +93,7 @@ class XrayData:
         return ImageSiteData(
             source,
             pools,
+            {split: (split, torch.arange(len(pool.labels))) for split, pool in pools.items()},
             self.augment,
             # Else a patient could be tested on at one site and trained on at another.
             {"digest": source.digest()} if self.split.shared else {},

@@ -76,7 +76,7 @@ def test_normalisation_by_hand():
     image[0, 0, 0, 0] = 255
     source = Cifar10.__new__(Cifar10)  # the constants only, no files
     pool = Pool(image, torch.tensor([3]))
-    data = ImageSiteData(source, {"train": pool}, augment=False)
+    data = ImageSiteData(source, {"train": pool}, {"train": ("train", torch.tensor([0]))}, augment=False)
     ((batch, labels),) = data.batches("train", 8, CPU)
     assert batch[0, 0, 0, 0].item() == pytest.approx(2.0591, abs=1e-4)
     assert batch[0, 2, 0, 0].item() == pytest.approx(-1.7068, abs=1e-4)
