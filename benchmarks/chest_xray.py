@@ -25,7 +25,7 @@ import torch
 
 from benchmarks import machine
 from benchmarks.central import train_centrally
-from benchmarks.simulate import export, simulate
+from benchmarks.simulate import best_model, export, simulate
 from bundle.report.reading import read_report
 from custom.data.image_batches import ImageSiteData
 from custom.data.xray_data import XrayData
@@ -41,7 +41,6 @@ ROUNDS = {"chest_xray": 20, "pneumoniamnist": 10}
 SETTINGS = {"batch_size": 16, "local_lr": 0.02, "lr_schedule": "cosine", "momentum": 0.9, "weight_decay": 0.0005}
 METRICS = ("accuracy", "auc", "sensitivity", "specificity")
 TARGET_POINTS = 2.0
-BEST, FINAL = "SRV_best_FL_global_model.pt", "SRV_FL_global_model.pt"
 
 
 def federated(dataset: str, seed: int, rounds: int, folder: Path) -> dict[str, float]:
@@ -53,7 +52,7 @@ def federated(dataset: str, seed: int, rounds: int, folder: Path) -> dict[str, f
     seconds = simulate(job, folder / name, sites=SITES)
     report = read_report(folder / name)
     assert report.status == "completed", report.errors
-    scored = BEST if BEST in report.cross_site else FINAL  # one of the two, where they are the same
+    scored = best_model(report)
     assert len(report.cross_site[scored]) == SITES
     model = SmallCnn(num_classes=2)
     set_weights(model, load_weights(Path(report.models["best global model"])))

@@ -11,56 +11,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 from benchmarks import machine
+from benchmarks.peaks import Peaks, peak_mb
 from benchmarks.simulate import export, simulate
 
 TARGET_MB = 250.0
 EMPTY = "import torch, torchvision, nvflare; print(open('/proc/self/status').read())"
 
 
-def peak_mb(status: str) -> float:
-    """VmHWM of a /proc/PID/status."""
-    match = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(match[1]) / 1024 if match else 0.0
-
-
-def watch(workspace: Path, peaks: dict[str, float], stop: threading.Event) -> None:
-    """Keeps the highest peak of each site's process of the job in `workspace`."""
-    while not stop.wait(0.1):
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if "nvflare.private.fed.app.simulator.simulator_worker" not in command:
-                    continue
-                if not any(str(workspace) in word for word in command):
-                    continue
-                site = command[command.index("--client") + 1]
-                peaks[site] = max(peaks.get(site, 0.0), peak_mb((process / "status").read_text()))
-            except (OSError, ValueError):
-                continue  # it has just ended
-
-
 def peaks_of(job: Path, workspace: Path, sites: int) -> dict[str, float]:
     """Runs an exported job; megabytes at the peak of each site's process."""
-    peaks: dict[str, float] = {}
-    stop = threading.Event()
-    watcher = threading.Thread(target=watch, args=(workspace, peaks, stop))
-    watcher.start()
-    try:
+    with Peaks(workspace) as peaks:
         simulate(job, workspace, sites=sites)
-    finally:
-        stop.set()
-        watcher.join()
-    if not peaks:
+    if not peaks.sites:
         sys.exit("no client process was seen; has FLARE renamed simulator_worker?")
-    return peaks
+    return peaks.sites
 
 
 def main() -> None:

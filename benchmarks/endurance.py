@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from benchmarks import machine
 from benchmarks.simulate import export
@@ -30,6 +27,7 @@ from bundle.provision import provision
 from bundle.report.locate import Run
 from bundle.report.reading import read_run
 from bundle.templates import Wanted
+from tests.fault import sites
 from tests.jobs.deployment import Deployment, free_port
 
 SITES = ("site-1", "site-2", "site-3", "site-4")
@@ -44,17 +42,11 @@ SETTINGS = [
 ]
 
 
-def processes_of(system: Deployment, name: str) -> list[psutil.Process]:
-    """The server's or a site's: the one that was started, and those of jobs."""
-    parent = psutil.Process(system.processes[name].pid)
-    return [parent, *parent.children(recursive=True)]
-
-
 def sample(system: Deployment, run: Path) -> dict[str, Any]:
     """Megabytes and open files by name, and the bytes of the run folder."""
     megabytes, files = {}, {}
     for name in (system.server, *SITES):
-        mine = processes_of(system, name)
+        mine = sites.processes_of(system, name)
         megabytes[name] = sum(process.memory_info().rss for process in mine) / 1e6
         files[name] = sum(process.num_fds() for process in mine)
     size = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
@@ -85,12 +77,9 @@ def follow(system: Deployment, run: Path, rounds: int) -> list[dict[str, Any]]:
 
 def stop_for_a_while(system: Deployment, site: str) -> None:
     """The site, with all its processes."""
-    mine = processes_of(system, site)
-    for process in mine:
-        process.send_signal(signal.SIGSTOP)
+    stopped = sites.freeze(system, site)
     time.sleep(STOPPED_S)
-    for process in mine:
-        process.send_signal(signal.SIGCONT)
+    sites.thaw(stopped)
 
 
 def grown(samples: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

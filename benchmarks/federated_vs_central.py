@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.central import train_centrally
-from benchmarks.simulate import export, server_json, simulate
+from benchmarks.simulate import BEST, export, server_json, simulate
 from custom.data.image_data import ImageData
 from custom.learning.device import choose_device, place
 from custom.learning.evaluate import EVALUATION_BATCH, evaluate
@@ -31,7 +31,6 @@ from custom.models.lenet import LeNet
 
 SETTINGS = {"batch_size": 64, "local_lr": 0.01, "lr_schedule": "cosine", "momentum": 0.9, "weight_decay": 0.0005}
 TARGET_POINTS = 1.5
-BEST = "SRV_best_FL_global_model.pt"
 
 
 def federated(seed: int, rounds: int, folder: Path) -> dict[str, float]:

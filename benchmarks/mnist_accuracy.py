@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.simulate import export, simulate
+from benchmarks.simulate import best_model, export, simulate
 from bundle.report.reading import read_report
 
 SITES, TARGET = 2, 0.985
-BEST, FINAL = "SRV_best_FL_global_model.pt", "SRV_FL_global_model.pt"
 
 
 def run(seed: int, folder: Path) -> dict[str, float]:
@@ -31,7 +30,7 @@ def run(seed: int, folder: Path) -> dict[str, float]:
     seconds = simulate(job, folder / f"run-{seed}", SITES)
     report = read_report(folder / f"run-{seed}")
     assert report.status == "completed", report.errors
-    scored = BEST if BEST in report.cross_site else FINAL  # one of the two, where they are the same
+    scored = best_model(report)
     scores = [metrics["test_accuracy"] for metrics in report.cross_site[scored].values()]
     assert len(scores) == SITES
     return {"test_accuracy": statistics.mean(scores), "rounds": len(report.rounds), "seconds": seconds}

@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
 import statistics
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from benchmarks import machine
+from benchmarks.peaks import Peaks
 from benchmarks.simulate import export, simulate
 from bundle.report.reading import read_report
 
@@ -39,46 +36,6 @@ CASES: list[tuple[int | None, int, int]] = [
     (18, 8, 2),
     (None, 24, 2),
 ]
-PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
-
-
-class Peaks:
-    """Follows the processes of a workspace; megabytes at the peak of the server's and of the largest site's.
-
-    Args:
-        workspace: of the simulator.
-    """
-
-    def __init__(self, workspace: Path) -> None:
-        self.server = self.site = 0.0
-        self._workspace, self._stop = str(workspace), threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> Peaks:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.5):
-            for process in psutil.process_iter(["cmdline"]):
-                words = process.info["cmdline"] or []
-                if self._workspace in " ".join(words):
-                    self._look(process.pid, "--client" in words)
-
-    def _look(self, pid: int, is_site: bool) -> None:
-        try:
-            found = PEAK.search(Path(f"/proc/{pid}/status").read_text())
-        except OSError:
-            return  # it has just ended
-        peak = int(found[1]) / 1024 if found else 0.0
-        if is_site:
-            self.site = max(self.site, peak)
-        else:
-            self.server = max(self.server, peak)
 
 
 def make_job(layers: int | None, sites: int, rounds: int, folder: Path) -> Path:
@@ -116,7 +73,7 @@ def measure(layers: int | None, sites: int, threads: int, rounds: int, folder: P
         "round_s": statistics.median(row.seconds for row in report.rounds[1:]),
         "wall_s": wall,
         "server_mb": peaks.server,
-        "site_mb": peaks.site,
+        "site_mb": max(peaks.sites.values()),
         "upload_bytes": last.upload_bytes,
         "download_bytes": last.download_bytes,
         "checkpoint_bytes": checkpoint.stat().st_size,

@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bundle.report.model import Report
 from bundle.simulator import PROGRAM
+
+BEST, FINAL = "SRV_best_FL_global_model.pt", "SRV_FL_global_model.pt"
 
 
 def export(job: str, out: Path, settings: list[str]) -> Path:
@@ -42,6 +45,11 @@ def simulate(job: Path, workspace: Path, sites: int, threads: int = 0) -> float:
     if code.returncode != 0:
         raise RuntimeError(f"the simulator ended with code {code.returncode}; see {log}")
     return seconds
+
+
+def best_model(report: Report) -> str:
+    """The row of the best global model in the cross-site matrix: the last one's, where they are the same."""
+    return BEST if BEST in report.cross_site else FINAL
 
 
 def server_json(workspace: Path, name: str) -> Any:

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.client_memory import peak_mb, peaks_of
+from benchmarks.client_memory import peaks_of
+from benchmarks.peaks import peak_mb
 from benchmarks.simulate import export, server_json, simulate
 from custom.data.leaf import FOLDER, SPLITS, find_shards
 from custom.data.writer_cache import open_converted, save

@@ -35,7 +35,7 @@ USE_ANOTHER = "give the folder of an admin's kit: the one that holds startup/fed
 
 @dataclass(frozen=True)
 class Kit:
-    """Whom the dashboard acts for, and where.
+    """Whom a program acts for, and where.
 
     Attributes:
         folder: of the kit; `startup/` is in it.

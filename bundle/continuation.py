@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -32,7 +33,7 @@ def make_continuation(ended: EndedEarly, out: Path, workspaces: Path | None = No
     Raises:
         BundleError: the job is not put together in a way that can be continued.
     """
-    configs = {path: json.loads(json.dumps(config)) for path, config in ended.configs.items()}
+    configs = copy.deepcopy(ended.configs)
     server = next((path for path in configs if path.name == "config_fed_server.json"), None)
     if server is None:
         raise BundleError("no config_fed_server.json", key=str(ended.app))

@@ -18,6 +18,7 @@ from bundle.provision import Kits, provision
 from bundle.templates import Wanted
 from tests.fault.ended_early import FINAL, SETTINGS, TOLERANCE, difference, kill, wait_for_rounds
 from tests.fault.sites import LEAD, archive_of, ask, submit
+from tests.fault.sites import models as saved_models
 from tests.jobs.deployment import Deployment, free_port
 from tests.jobs.flare import bundle, export, simulate
 
@@ -104,10 +105,7 @@ def test_an_aborted_job_leaves_no_process_and_no_half_written_model(
     while left := processes_of_job(job_id):
         assert time.monotonic() < deadline, left
         time.sleep(0.5)
-    with zipfile.ZipFile(archive_of(system, job_id)) as packed:
-        packed.extractall(tmp_path / "server")
-    models = [*(tmp_path / "server").rglob("*.pt"), *kits.folder.glob(f"site-*/{job_id}/**/*.pt")]
-    models = [path for path in models if "cross_site_val" not in path.parts]  # FLARE's own files, despite their names
+    models = [*saved_models(system, job_id, tmp_path / "server"), *kits.folder.glob(f"site-*/{job_id}/**/*.pt")]
     assert len(models) >= 3
     for path in models:
         assert torch.load(path, weights_only=True)["model"], path
