@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from bundle.events import Event
 from bundle.report.model import weighted_mean
-from bundle.report.wording import points
+from bundle.report.wording import origin, points
 from bundle.report.writers import WHEN, evaluated
 
 MOST_SITES = 6  # that a line names
@@ -51,7 +51,7 @@ def _personalized(event: Event) -> str:
 
 
 def _continued(event: Event) -> str:
-    return f"continues job {event.get('job_id')} after round {event.get('round')} of {event.get('workflow')}"
+    return f"continues {origin(event)}"
 
 
 AS_LINES: dict[str, Callable[[Event], str]] = {

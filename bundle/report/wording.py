@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from bundle.report.model import Report
 
@@ -103,8 +103,12 @@ def status_line(report: Report) -> str:
 
 def continued_line(report: Report) -> str:
     """Which job it continues, and from where; empty if it continues none."""
-    origin = report.continued
-    return f"job {origin['job_id']} after round {origin['round']} of {origin['workflow']}" if origin else ""
+    return origin(report.continued) if report.continued else ""
+
+
+def origin(continued: Mapping[str, Any]) -> str:
+    """The same, of the event `continued`."""
+    return f"job {continued.get('job_id')} after round {continued.get('round')} of {continued.get('workflow')}"
 
 
 def no_rounds(report: Report) -> str:
