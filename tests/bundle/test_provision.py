@@ -94,10 +94,11 @@ def test_time_outs_and_the_environment_of_a_site(kits: dict[str, Kits]) -> None:
     assert resources(secure, "north")["client"]["retry_timeout"] == 60
     assert resources(secure, "north")["client"]["communication_timeout"] == 120  # FLARE takes the larger of the two
     script = "set -a; . local/site.env; echo $FLARE_ON_MISSING $FLARE_DATA_ROOT $NVFLARE_GET_TASK_TIMEOUT"
+    script += " $NVFLARE_NP_STREAMING_PER_REQUEST_TIMEOUT"
     site = subprocess.run(
         ["bash", "-c", script], cwd=secure.folder / "north", capture_output=True, text=True, check=True
     )
-    assert site.stdout.split() == ["error", "/srv/flare-data", "120"]
+    assert site.stdout.split() == ["error", "/srv/flare-data", "120", "60"]
     start = (secure.folder / "north" / "startup" / "sub_start.sh").read_text()
     assert start.index("local/site.env") < start.index("start_python()")
     assert "OMP_NUM_THREADS=1" in (kits["poc"].folder / "north" / "local" / "site.env").read_text()
