@@ -36,11 +36,11 @@ demo: setup  ## Train hello-pt with two sites on real digits, then show the repo
 dashboard: setup  ## A FLARE system with two sites on this machine, and the dashboard on it (30 s); Ctrl-C ends both
 	@$(BIN)/python -m dashboard.local
 
-test: setup-dev  ## The tests, with FLARE processes, but those of test-faults
-	$(BIN)/python -m pytest
+test: setup-dev  ## The tests, with FLARE processes, but those of test-faults; two files at a time
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 test-fast: setup-dev  ## The tests that start no FLARE processes
-	$(BIN)/python -m pytest -m "not e2e and not fault"
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not e2e and not fault"
 
 test-faults: setup-dev  ## Intruders, sites and servers that misbehave, die or are cut off, in whole federations (about 30 minutes)
 	$(BIN)/python -m pytest -m fault

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,22 +18,30 @@ from tests.fault.ended_early import BEST, FINAL, SETTINGS, TOLERANCE, difference
 from tests.jobs.flare import ROOT, bundle, environment, progress
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
+PROGRESS = Path("server", "simulate_job", "progress.jsonl")
 OPTIONS = [option for setting in SETTINGS for option in ("--set", setting)]
+
+
+@contextlib.contextmanager
+def running(folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """hello-pt by `bundle run` in `folder`/ws, its output in `folder`/output; killed at the end, if it still runs."""
+    env = {**environment(folder), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "bundle", "run", "hello-pt", "-w", str(folder / "ws"), *OPTIONS, *options]
+    with (folder / "output").open("wb") as output:
+        started = subprocess.Popen(command, cwd=folder, env=env, stdout=output, start_new_session=True)
+    try:
+        yield started
+    finally:
+        kill([psutil.Process(started.pid)] if started.poll() is None else [])
+        started.wait(10)
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workspace of a job of 4 rounds whose processes were killed after round 2."""
     folder = tmp_path_factory.mktemp("killed")
-    env = {**environment(folder), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "bundle", "run", "hello-pt", "-w", str(folder / "ws"), *OPTIONS]
-    with (folder / "output").open("wb") as output:
-        started = subprocess.Popen(command, cwd=folder, env=env, stdout=output, start_new_session=True)
-    try:
-        wait_for_rounds(folder / "ws" / "server" / "simulate_job" / "progress.jsonl", 2)
-    finally:
-        kill([psutil.Process(started.pid)])
-        started.wait(10)
+    with running(folder):
+        wait_for_rounds(folder / "ws" / PROGRESS, 2)
     return folder / "ws"
 
 
@@ -58,6 +68,7 @@ def test_the_rest_leads_to_the_same_models(killed: Path, tmp_path: Path) -> None
     assert "there is nothing to continue" in again.stdout
 
 
+@pytest.mark.quick
 def test_a_checkpoint_cut_short_is_named_and_nothing_is_started(killed: Path, tmp_path: Path) -> None:
     file = killed / "server" / "simulate_job" / "checkpoint.pt"
     content = file.read_bytes()
@@ -71,6 +82,7 @@ def test_a_checkpoint_cut_short_is_named_and_nothing_is_started(killed: Path, tm
     assert not (tmp_path / "rest").exists()
 
 
+@pytest.mark.quick
 def test_no_model_is_half_written(killed: Path) -> None:
     for path in (killed / "server" / "simulate_job").rglob("*.pt"):
         assert torch.load(path, weights_only=True)["model"], path
@@ -80,23 +92,16 @@ def test_no_model_is_half_written(killed: Path) -> None:
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(killed) in " ".join(p.info["cmdline"] or [])]
 
 
+@pytest.mark.quick
 def test_all_sites_are_killed(tmp_path: Path) -> None:
     """FLARE's simulator ends with 0 then."""
-    env = {**environment(tmp_path), "PYTHONPATH": str(ROOT)}
-    workspace = tmp_path / "ws"
-    options = [*OPTIONS, "--set", "train.local_epochs=5"]
-    command = [sys.executable, "-m", "bundle", "run", "hello-pt", "-w", str(workspace), *options]
-    with (tmp_path / "output").open("wb") as output:
-        started = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=output, start_new_session=True)
-    try:
-        wait_for_rounds(workspace / "server" / "simulate_job" / "progress.jsonl", 1)
+    with running(tmp_path, "--set", "train.local_epochs=5") as started:
+        wait_for_rounds(tmp_path / "ws" / PROGRESS, 1)
         ours = psutil.Process(started.pid).children(recursive=True)
         sites = [one for one in ours if "nvflare.private.fed.app.simulator.simulator_worker" in one.cmdline()]
         assert len(sites) == 2
         kill(sites)
         assert started.wait(180) not in (0, None)
-    finally:
-        kill([psutil.Process(started.pid)] if started.poll() is None else [])
     told = (tmp_path / "output").read_text()
     assert "status    incomplete" in told, told[-3000:]
     assert "completed" not in told.partition("status ")[2].partition("\n")[0]

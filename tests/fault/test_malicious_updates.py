@@ -114,6 +114,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return run(tmp_path_factory.mktemp("broken"), KINDS, len(KINDS))
 
 
+@pytest.mark.quick
 def test_every_broken_update_is_refused_counted_and_named(broken: tuple[Path, str]) -> None:
     workspace, output = broken
     rounds = rounds_of(workspace)
@@ -129,6 +130,7 @@ def test_every_broken_update_is_refused_counted_and_named(broken: tuple[Path, st
     assert "Traceback" not in output
 
 
+@pytest.mark.quick
 def test_the_report_names_every_one(broken: tuple[Path, str], tmp_path: Path) -> None:
     done = bundle("report", str(broken[0]), "--json", str(tmp_path / "report.json"), cwd=tmp_path)
     assert done.returncode == 0, done.stdout
@@ -138,6 +140,7 @@ def test_the_report_names_every_one(broken: tuple[Path, str], tmp_path: Path) ->
         assert sum(bool(re.match(start, text)) for text in report["errors"]) == 1, (number, report["errors"])
 
 
+@pytest.mark.quick
 def test_an_update_sent_twice_counts_once(broken: tuple[Path, str]) -> None:
     """The second is refused as a duplicate or, if it was the last of its round, as stale."""
     workspace, output = broken

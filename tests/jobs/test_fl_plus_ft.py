@@ -88,9 +88,9 @@ def test_personal_weights_reach_the_server_only_when_shared(workspace: Path, tmp
 
 
 def test_a_process_a_task_gives_the_same_numbers(workspace: Path, tmp_path: Path) -> None:
-    """-t 1 starts a new process for every task; nothing may depend on what a process remembers, or on chance."""
+    """Three sites in two threads: a new process for every task. Nothing may depend on memory, or on chance."""
     job = export("fl-plus-ft", tmp_path / "job", *QUICK, drop_workflows=("cross_site_validate",))
-    simulate(job, tmp_path, sites=3, threads=1, data_root=tmp_path)
+    simulate(job, tmp_path, sites=3, threads=2, data_root=tmp_path)
     assert fine_tune(tmp_path / "ws") == fine_tune(workspace)
     outcomes = [
         [event["sites"] for event in progress(folder) if event["event"] in ("round", "validation")]
