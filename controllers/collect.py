@@ -22,12 +22,14 @@ class Replies:
     Attributes:
         results: reply of each site that answered.
         errors: reason for each site that could not.
+        lost: those of them of which the server has no sign of life.
     """
 
     def __init__(self, kind: DataKind) -> None:
         self.kind = kind
         self.results: dict[str, DXO] = {}
         self.errors: dict[str, str] = {}
+        self.lost: set[str] = set()
         self._lock = threading.Lock()
 
     def refuse(self, fault: Callable[[DXO], str]) -> None:
@@ -101,7 +103,9 @@ def collect(
     waited_s = round(min(time.monotonic() - started, timeout_s))
     for site in sites:
         if site not in replies.results and site not in replies.errors:
-            lost = controller.communicator.get_client_disconnect_time(site) is not None
-            why = ": the server has no sign of life of it" if lost else ""
+            why = ""
+            if controller.communicator.get_client_disconnect_time(site) is not None:
+                replies.lost.add(site)
+                why = ": the server has no sign of life of it"
             replies.errors[site] = f"no reply to {task_name} within {waited_s} s{why}"
     return replies

@@ -35,7 +35,8 @@ class InitializeGlobalWeights(Controller):
 
     Args:
         task_name: the task that the sites answer with their weights and facts about their data.
-        min_responses_required: sites that must answer; 0 means all.
+        min_responses_required: sites that must answer; 0 means all but those that are lost meanwhile, of which there
+            may be as many as `min_clients` of the job's meta.json allows.
         wait_time_after_min_received: seconds to wait for the others after that many have.
         task_timeout: seconds after which a site that has not answered counts as absent. FLARE's default is for ever.
         weights_prop_name: where in the context the model is put for the next workflow.
@@ -163,7 +164,7 @@ class InitializeGlobalWeights(Controller):
         return Path(fl_ctx.get_prop(FLContextKey.APP_ROOT)) / self.initial_model
 
     def _compare(self, replies: Replies) -> None:
-        needed = self.min_responses_required or len(self._engine.get_clients())
+        needed = self.min_responses_required or len(self._engine.get_clients()) - len(replies.lost)
         if len(replies.results) < needed:
             raise BundleError(
                 f"{len(replies.results)} of {needed} sites sent their initial weights ({replies.reasons()})",

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,31 @@ def test_a_silent_site_times_out(engine: Engine) -> None:
     assert initialise(engine, replies, task_timeout=1) is None
     assert "2 of 3 sites" in engine.panic()
     assert "site-3: no reply to get_weights within 1 s" in engine.panic()
+
+
+@pytest.mark.parametrize(("sites_that_answer", "enough"), [(["site-1", "site-2"], True), (["site-1"], False)])
+def test_a_lost_site_is_not_needed(engine: Engine, sites_that_answer: list[str], enough: bool) -> None:
+    """The server has heard nothing of site-3 for its time-outs when the task ends."""
+    controller = InitializeGlobalWeights(task_timeout=1, weight_method="average")
+    replies = values(1, 2, 3)
+
+    def answer(site: str, task: str, data: Shareable) -> Shareable | None:
+        if site == "site-3":
+            controller.communicator._dead_client_grace = 0
+            with engine.new_context() as fl_ctx:
+                controller.communicator.process_dead_client_report(site, fl_ctx)
+            threading.Event().wait()
+        return replies[site] if site in sites_that_answer else None
+
+    run_controller(engine, controller, answer)
+    with engine.new_context() as fl_ctx:
+        model = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)
+    if enough:
+        assert model["weights"]["w"] == pytest.approx([5 / 3])
+    else:
+        assert model is None
+        assert "1 of 2 sites" in engine.panic()
+        assert "site-3: no reply to get_weights within 1 s: the server has no sign of life of it" in engine.panic()
 
 
 def test_fewer_replies_are_enough_if_so_configured(engine: Engine) -> None:

@@ -58,6 +58,20 @@ def wait(system: Deployment, job_id: str) -> str:
     return answer[1]
 
 
+def resume(system: Deployment, job_id: str, folder: Path) -> tuple[int, str]:
+    """Exit code and output of `bundle resume` for a job of this system."""
+    kit = ("--server-kit", str(system.folder / system.server), "--kit", str(system.folder / LEAD))
+    done = bundle("resume", job_id, *kit, cwd=folder)
+    return done.returncode, done.stdout
+
+
+def continuation(told: str) -> str:
+    """The id of the new job, from what `bundle resume` said."""
+    found = re.search(r"submitted as (\S+) by", told)
+    assert found, told
+    return found[1]
+
+
 def archive_of(system: Deployment, job_id: str) -> Path:
     """The zip that the server packs the job's run folder into when it has ended."""
     archive = system.folder / system.server / "jobs-storage" / job_id / "workspace"
@@ -131,7 +145,7 @@ def start_site(system: Deployment, site: str, **environment: str) -> None:
     """Again, after `kill_site`; returns when the server knows it."""
     (system.folder / site / "log.txt").unlink(missing_ok=True)
     system.start(site, **environment)
-    system._wait("Successfully registered client", [site])
+    system.wait_for("Successfully registered client", [site])
 
 
 def freeze(system: Deployment, site: str) -> list[psutil.Process]:

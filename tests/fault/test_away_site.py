@@ -21,7 +21,7 @@ from tests.fault import raising, sites
 from tests.fault.ended_early import FINAL, TOLERANCE, difference, wait_for_rounds
 from tests.fault.proxy import Proxy
 from tests.jobs.deployment import Deployment, free_port
-from tests.jobs.flare import bundle, export, simulate
+from tests.jobs.flare import export, simulate
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 BOTH = ["site-1", "site-2"]
@@ -154,14 +154,11 @@ def test_a_restarted_site_goes_on_with_what_sparse_exchange_had_held_back(system
     sites.wait(system, first)
     sites.kill_site(system, AWAY)
     sites.start_site(system, AWAY)
-    kit = system.folder / system.server
-    done = bundle("resume", first, "--server-kit", str(kit), "--kit", str(system.folder / sites.LEAD), cwd=tmp_path)
-    found = re.search(r"submitted as (\S+) by", done.stdout)
-    assert found, done.stdout
-    check_completed(system, found[1], tmp_path)
-    assert all(names == BOTH for names in contributors(system, found[1]))
-    assert list((system.folder / AWAY / found[1]).glob("residual_*.pt"))
-    final = sites.models(system, found[1], tmp_path / "saved")
+    second = sites.continuation(sites.resume(system, first, tmp_path)[1])
+    check_completed(system, second, tmp_path)
+    assert all(names == BOTH for names in contributors(system, second))
+    assert list((system.folder / AWAY / second).glob("residual_*.pt"))
+    final = sites.models(system, second, tmp_path / "saved")
     simulate(job, tmp_path, 2, 2, tmp_path)
     expected = tmp_path / "ws" / "server" / "simulate_job" / FINAL
     assert difference(next(path for path in final if path.name == expected.name), expected) <= TOLERANCE

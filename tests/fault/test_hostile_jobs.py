@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bundle.provision import Kits, provision
-from bundle.templates import Wanted
 from tests.fault import hostile_submit
-from tests.jobs.deployment import Deployment, free_port
+from tests.jobs.deployment import Deployment, provisioned
 from tests.jobs.flare import export, run
 from tests.poisoned import Touch
 
@@ -26,14 +24,8 @@ SERVER_APP, SITE_APP = "for_server", "for_sites"
 
 
 @pytest.fixture(scope="module")
-def kits(tmp_path_factory: pytest.TempPathFactory) -> Kits:
-    return provision("secure", tmp_path_factory.mktemp("hostile") / "out", Wanted(port=free_port()))
-
-
-@pytest.fixture(scope="module")
-def system(kits: Kits, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    work = tmp_path_factory.mktemp("work")
-    with Deployment(kits.folder, kits.server, kits.sites, work / "deployment", work) as system:
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with provisioned("secure", tmp_path_factory.mktemp("hostile")) as system:
         yield system
 
 

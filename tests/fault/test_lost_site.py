@@ -55,10 +55,6 @@ def back(system: Deployment) -> Iterator[None]:
         sites.start_site(system, BAD)
 
 
-def fine_tuned_job(folder: Path) -> Path:
-    return export("fl-plus-ft", folder / "job", *FINE, drop_workflows=CROSS_SITE)
-
-
 def check_finished_without_it(system: Deployment, job_id: str, tmp_path: Path) -> dict[str, Any]:
     """By the report, whatever FLARE's status is, and by the models that were saved."""
     print(f"FLARE's status: {sites.wait(system, job_id)}")
@@ -120,20 +116,20 @@ def test_a_site_that_was_given_up_takes_part_again_when_it_is_heard_of(system: D
 
 @pytest.mark.usefixtures("back")
 def test_a_site_is_killed_before_its_first_task(system: Deployment, tmp_path: Path) -> None:
-    job_id = sites.submit(system, fine_tuned_job(tmp_path))
+    job_id = sites.submit(system, export("hello-pt", tmp_path / "job", *HELLO))
     # A site that dies before that has no part in the job at all: FLARE starts it with the others.
     started = re.compile(rf"Started run: {job_id} for clients: .*{BAD}")
     sites.until(lambda: bool(started.search(system.log(system.server))), "the job was not started", 60)
     sites.kill_site(system, BAD)
     assert f"assigned task to client {BAD}" not in sites.job_log(system, system.server, job_id)
-    report = check_finished_without_it(system, job_id, tmp_path)
-    assert contributors(system, job_id) == [OTHERS, OTHERS]
-    assert sorted(report["personalization"]["sites"]) == OTHERS
+    check_finished_without_it(system, job_id, tmp_path)
+    assert contributors(system, job_id) == [OTHERS] * 3
 
 
 @pytest.mark.usefixtures("back")
 def test_a_site_is_killed_while_it_fine_tunes(system: Deployment, tmp_path: Path) -> None:
-    job_id = sites.submit(system, fine_tuned_job(tmp_path))
+    job = export("fl-plus-ft", tmp_path / "job", *FINE, drop_workflows=CROSS_SITE)
+    job_id = sites.submit(system, job)
     sites.wait_for_task(system, job_id, BAD, "fine_tune")
     sites.kill_site(system, BAD)
     report = check_finished_without_it(system, job_id, tmp_path)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -10,12 +11,14 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import psutil
 
+from bundle.provision import provision
+from bundle.templates import Wanted
 from tests.jobs.flare import environment, run
 
 SUBMIT = """
@@ -94,10 +97,10 @@ class Deployment:
     def __enter__(self) -> Deployment:
         try:
             self.start(self.server)
-            self._wait("Server started", [self.server])
+            self.wait_for("Server started", [self.server])
             for site in self.sites:
                 self.start(site)
-            self._wait("Successfully registered client", self.sites)
+            self.wait_for("Successfully registered client", self.sites)
         except BaseException:
             self.stop()
             raise
@@ -168,7 +171,8 @@ class Deployment:
         for started in self.processes.values():
             started.wait(10)
 
-    def _wait(self, text: str, names: Sequence[str], limit_s: float = 90) -> None:
+    def wait_for(self, text: str, names: Sequence[str], limit_s: float = 90) -> None:
+        """Until the log of each of them has it; NotReady if that takes too long, or one of them ends."""
         deadline = time.monotonic() + limit_s
         while not all(text in self.log(name) for name in names):
             ended = [name for name in names if self.processes[name].poll() is not None]
@@ -177,6 +181,14 @@ class Deployment:
                 logs = "\n".join(f"{name}: {(self.work / f'{name}.log').read_text()[-2000:]}" for name in names)
                 raise NotReady(f"{why}\n{logs}")
             time.sleep(0.5)
+
+
+@contextlib.contextmanager
+def provisioned(template: str, folder: Path) -> Iterator[Deployment]:
+    """The template's two sites and server run, from kits in `folder`, without data."""
+    kits = provision(template, folder / "kits", Wanted(port=free_port()))
+    with Deployment(kits.folder, kits.server, kits.sites, folder / "work", data_root="/nowhere") as system:
+        yield system
 
 
 def _each(processes: Sequence[psutil.Process], action: Callable[[psutil.Process], None]) -> None:

@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""`make e2e-secure`: provisions `secure`, starts its processes on loopback, and runs four jobs to the end.
+"""`make e2e-secure`: provisions `secure`, starts its processes on loopback, and runs every job to the end.
 
 Small settings and embedded data: it shows that everything arrives and ends, not what can be learnt. It ends with 0 only
 if the report of every job, made from the result that a lead downloaded, says that it was completed.
@@ -26,6 +26,8 @@ JOBS = {
     "fl-plus-ft": ("dataset=digits", "num_rounds=2", "fine_tune_epochs=2"),
     "perfedavg": ("dataset=digits", "fed_avg.num_rounds=2", "meta_train.num_rounds=1", "writers_per_round=4"),
     "sparse-bert": ("model_name_or_path=embedded", "dataset=headlines", "num_rounds=3", "local_steps=4"),
+    "mnist": ("dataset=digits", "num_rounds=2"),
+    "chest-xray": ("dataset=synthetic", "num_rounds=2"),
 }
 
 

@@ -15,9 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bundle.provision import provision
-from bundle.templates import Wanted
-from tests.jobs.deployment import Deployment, free_port
+from tests.jobs.deployment import Deployment, provisioned
 from tests.jobs.flare import export
 from tests.jobs.test_sparse_exchange import config_of, edit, sparse_job
 
@@ -31,9 +29,7 @@ KEPT = 0.1  # of a sparse update
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    folder = tmp_path_factory.mktemp("privacy")
-    kits = provision("privacy", folder / "out", Wanted(port=free_port()))
-    with Deployment(kits.folder, kits.server, kits.sites, folder / "work", data_root="/nowhere") as system:
+    with provisioned("privacy", tmp_path_factory.mktemp("privacy")) as system:
         yield system
 
 

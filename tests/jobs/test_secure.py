@@ -15,6 +15,8 @@ import torch
 
 from bundle.provision import Kits, provision
 from bundle.templates import Wanted
+from tests.fault import sites
+from tests.fault.ended_early import wait_for_rounds
 from tests.jobs.deployment import Deployment, free_port, tls_answer
 from tests.jobs.flare import bundle, export
 from tests.poisoned import Touch
@@ -36,14 +38,17 @@ def system(kits: Kits, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dep
         yield system
 
 
-@pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """hello-pt without code, by the command of the README."""
-    out = tmp_path_factory.mktemp("jobs") / "hello-pt"
-    settings = [option for setting in QUICK for option in ("--set", setting)]
-    done = bundle("export", "hello-pt", str(out), "--no-code", *settings, cwd=out.parent)
+def without_code(out: Path, *settings: str) -> Path:
+    """hello-pt, by the command of the README."""
+    options = [option for setting in settings for option in ("--set", setting)]
+    done = bundle("export", "hello-pt", str(out), "--no-code", *options, cwd=out.parent)
     assert done.returncode == 0, done.stdout
     return out
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return without_code(tmp_path_factory.mktemp("jobs") / "hello-pt", *QUICK)
 
 
 def test_a_job_without_code_runs_from_the_installed_one(system: Deployment, job: Path, tmp_path: Path) -> None:
@@ -60,6 +65,19 @@ def test_a_job_without_code_runs_from_the_installed_one(system: Deployment, job:
     assert report.returncode == 0, report.stdout
     assert json.loads(out.read_text())["status"] == "completed"
     assert (system.folder / system.server / "jobs-storage" / ended[1] / "workspace").is_file()
+
+
+@pytest.mark.fault
+def test_an_aborted_job_without_code_is_continued_without_code(system: Deployment, tmp_path: Path) -> None:
+    first = sites.submit(system, without_code(tmp_path / "job", "dataset=digits", "num_rounds=4", "local_epochs=3"))
+    wait_for_rounds(system.folder / system.server / first / "progress.jsonl", 2)
+    assert "ABORTED" in (told := sites.ask(system, "abort", first)), told[-2000:]
+    sites.wait(system, first)
+    second = sites.continuation(sites.resume(system, first, tmp_path)[1])
+    assert sites.wait(system, second) == "FINISHED:COMPLETED"
+    report = sites.report(system, second, tmp_path)
+    assert (report["status"], report["continued"]["job_id"]) == ("completed", first)
+    assert report["rounds"][-1]["round"] == 4
 
 
 def change(job: Path, side: str, edit: Callable[[dict[str, Any]], object]) -> None:
