@@ -33,8 +33,9 @@ def to_text(kits: Kits, checks: Sequence[Check] | None) -> str:
         "",
         f"open       port {kits.port} (TCP) of {kits.server}, to the sites and admins; nothing else",
         f"start      {kits.server}/startup/start.sh, then startup/start.sh at each site; their python3 must have FLARE",
-        f"check      nvflare preflight-check -p {kits.sites[0]}   at each site, while the server runs",
     ]
+    if kits.sites:
+        lines.append(f"check      nvflare preflight-check -p {kits.sites[0]}   at each site, while the server runs")
     if kits.server in LOOPBACK:
         lines.append(f"only here  the server listens on {kits.server}: for sites on other machines, give --host")
     return "\n".join([*lines, "", *_preflight(kits, checks)]) + "\n"

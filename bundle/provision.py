@@ -20,6 +20,7 @@ from pathlib import Path
 from bundle.export import check_new
 from bundle.templates import PROJECT, Wanted, fill_in, find_template
 from custom.errors import BundleError
+from custom.progress import write_atomically
 
 ROOT_KEYS = ("root_cert", "root_pri_key")  # of FLARE's state/cert.json; the other keys are participants
 
@@ -83,15 +84,35 @@ def renew(out: Path) -> Kits:
         raise BundleError(
             f"holds no {PROJECT} with */state/cert.json", key=str(out), remedy="was it provisioned there?"
         )
+    state, before = states[0], states[0].with_name("cert.json.before")
     with _private():
-        before = states[0].read_text(encoding="utf-8")
-        certificates = json.loads(before)
-        states[0].write_text(json.dumps({key: certificates[key] for key in ROOT_KEYS}), encoding="utf-8")
+        if before.exists():  # a renewal was killed
+            _put_back(before, state)
+        root = _root_of(state)
+        os.link(state, before)
         try:
-            return _run_flare(out)
+            write_atomically(state, json.dumps(root))
+            kits = _run_flare(out)
         except BaseException:
-            states[0].write_text(before, encoding="utf-8")
+            _put_back(before, state)
             raise
+        before.unlink()
+        return kits
+
+
+def _put_back(before: Path, state: Path) -> None:
+    os.replace(before, state)
+    before.unlink(missing_ok=True)  # if they are two names of one file, `replace` does nothing
+
+
+def _root_of(state: Path) -> dict[str, str]:
+    try:
+        certificates = json.loads(state.read_text(encoding="utf-8"))
+        return {key: certificates[key] for key in ROOT_KEYS}
+    except (ValueError, KeyError, TypeError) as error:
+        remedy = "put back a copy of the file from before it was damaged; without one, provision into a new folder"
+        expected = "the root certificate and its key, by FLARE"
+        raise BundleError(key=str(state), expected=expected, got=repr(error), remedy=remedy) from error
 
 
 def is_here(host: str, port: int) -> bool:

@@ -16,6 +16,7 @@ TEMPLATES = ROOT / "workspace_templates"
 COMMON = TEMPLATES / "common"
 PROJECT = "project.yml"
 LONGEST_NAME = 64  # of a certificate's subject
+LONGEST_DOMAIN = 40  # with the name of a site it is the name of the site's lead
 
 _EACH_SITE = re.compile(r"^ *# for each site\n(.*?)^ *# end\n", re.MULTILINE | re.DOTALL)
 _SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -42,23 +43,30 @@ class Wanted:
 
     def check(self) -> None:
         """Raises BundleError if FLARE would refuse a name or the port, or two kits would have one name."""
+        if not _DOMAIN.fullmatch(self.domain) or len(self.domain) > LONGEST_DOMAIN:
+            expected = f"a domain such as hospital.example, at most {LONGEST_DOMAIN} long"
+            raise BundleError(key="--domain", expected=expected, got=repr(self.domain))
         if not self.sites:
             raise BundleError(key="--sites", expected="the name of at least one site", got="none")
         for site in self.sites:
-            if not _SITE.fullmatch(site) or len(site) > LONGEST_NAME:
-                expected = f"names of letters, digits, '-' and '_', at most {LONGEST_NAME} long"
+            longest = LONGEST_NAME - len(f"lead-@{self.domain}")  # the lead's certificate has both
+            if not _SITE.fullmatch(site) or len(site) > longest:
+                expected = f"names of letters, digits, '-' and '_', at most {longest} long"
                 raise BundleError(key="--sites", expected=expected, got=repr(site))
-        names = [name.casefold() for name in (*self.sites, self.host)]
+        names = [_organisation(name) for name in (*self.sites, self.host)]
         for site in self.sites:
-            if names.count(site.casefold()) > 1 or site.casefold() == "server":
-                problem = "the server, and two sites, cannot have one name"
+            if names.count(_organisation(site)) > 1 or _organisation(site) == "server":
+                problem = "the server, and two sites, cannot have one name, where '-' and '_' are the same"
                 raise BundleError(problem, key="--sites", got=site, remedy="choose another name for the site")
-        if not _HOST.fullmatch(self.host) or len(self.host) > LONGEST_NAME:
+        if not _HOST.fullmatch(self.host) or len(self.host) > LONGEST_NAME or self.host == "0.0.0.0":
             raise BundleError(key="--host", expected="the name or IPv4 address of the server", got=repr(self.host))
         if not 1 <= self.port <= 65535:
             raise BundleError(key="--port", expected="a number from 1 to 65535", got=self.port)
-        if not _DOMAIN.fullmatch(self.domain):
-            raise BundleError(key="--domain", expected="a domain such as hospital.example", got=repr(self.domain))
+
+
+def _organisation(name: str) -> str:
+    """What FLARE tells the rights of leads by; it takes no '-' there."""
+    return name.casefold().replace("-", "_")
 
 
 def split_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -91,8 +99,7 @@ def fill_in(folder: Path, wanted: Wanted) -> str:
 
     def sites(found: re.Match[str]) -> str:
         block = Template(found[1])
-        orgs = ((site, re.sub(r"\W", "_", site)) for site in wanted.sites)
-        return "".join(block.safe_substitute(site=site, org=org.replace("-", "_")) for site, org in orgs)
+        return "".join(block.safe_substitute(site=site, org=site.replace("-", "_")) for site in wanted.sites)
 
     text = (folder / PROJECT).read_text(encoding="utf-8")
     try:

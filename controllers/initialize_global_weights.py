@@ -38,7 +38,8 @@ class InitializeGlobalWeights(Controller):
         min_responses_required: sites that must answer; 0 means all but those that are lost meanwhile, of which there
             may be as many as `min_clients` of the job's meta.json allows.
         wait_time_after_min_received: seconds to wait for the others after that many have.
-        task_timeout: seconds after which a site that has not answered counts as absent. FLARE's default is for ever.
+        task_timeout: seconds after which a site that has not answered counts as absent; FLARE's default is for ever. By
+            then the server must know of a lost site, after `heart_beat_timeout` and NVFLARE_DEAD_CLIENT_GRACE_PERIOD.
         weights_prop_name: where in the context the model is put for the next workflow.
         weight_method: `first` reply to arrive; that of one `client`; of a `random` site, drawn with `draw_seed`; or the
             `average`, weighted by training samples.
@@ -54,7 +55,7 @@ class InitializeGlobalWeights(Controller):
         task_name: str = AppConstants.TASK_GET_WEIGHTS,
         min_responses_required: int = 0,
         wait_time_after_min_received: int = 0,
-        task_timeout: int = 600,
+        task_timeout: int = 1200,
         weights_prop_name: str = AppConstants.GLOBAL_MODEL,
         weight_method: str = "first",
         weights_client_name: str | list[str] | None = None,

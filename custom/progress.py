@@ -25,8 +25,15 @@ _lock = threading.Lock()
 def write_atomically(path: Path, text: str) -> None:
     """The whole file or the old one, whatever happens."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def append(run_dir: Path, event: str, **fields: Any) -> None:

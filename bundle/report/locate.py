@@ -107,8 +107,9 @@ def _job_store(kit: Path) -> list[Path]:
     for name in ("resources.json", "resources.json.default"):
         try:
             resources = json.loads((kit / "local" / name).read_text(encoding="utf-8"))
-            managers = [entry for entry in resources["components"] if entry.get("id") == "job_manager"]
-            return [Path(manager["args"]["uri_root"]) for manager in managers]
+            arguments = {entry.get("id"): entry.get("args", {}) for entry in resources["components"]}
+            folder = arguments.get("job_store", {}).get("folder", "")  # of kit_storage.KitStorage, relative to the kit
+            return [kit / folder / arguments["job_manager"]["uri_root"]]
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return []

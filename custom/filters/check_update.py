@@ -119,14 +119,18 @@ class CheckUpdate(Filter):
         self._check_first(origin, task_id)
         dxo = _weight_diff(shareable, origin)
         sent = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)
-        reported = (fl_ctx.get_prop(SAMPLES) or {}).get(site, {}).get("train")
-        cap = min(reported, self.max_weight) if checks.is_finite_number(reported) else self.max_weight
-        weight = checks.check_weight(sent, origin, max_weight=cap)
+        weight = checks.check_weight(sent, origin, max_weight=self._largest_weight(site, fl_ctx))
         check_content(dxo, weight, model, origin, allow_partial=self.allow_partial)
         norm = checks.l2_norm(dxo.data)
         checks.check_norm(norm, self._norms, origin, max_norm_ratio=self.max_norm_ratio, min_history=self.min_history)
         checks.check_metrics(dxo.get_meta_prop(MetaKey.INITIAL_METRICS), origin)
         self._accepted[site] = _Accepted(task_id, norm)
+
+    def _largest_weight(self, site: str, fl_ctx: FLContext) -> float:
+        """The samples that the site said it has before training; of one that did not say, the most that any has."""
+        told = {name: facts.get("train") for name, facts in (fl_ctx.get_prop(SAMPLES) or {}).items()}
+        counts = {name: count for name, count in told.items() if checks.is_finite_number(count)}
+        return min(counts.get(site, max(counts.values(), default=self.max_weight)), self.max_weight)
 
     def _enter_round(self, workflow: str, current_round: int) -> None:
         """On the first result of a new round, turns the finished round's norms into history, in name order."""

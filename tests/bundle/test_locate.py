@@ -7,6 +7,7 @@ import json
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,21 @@ def make_kit(root: Path) -> Path:
     (kit / "startup").mkdir(parents=True)
     (kit / "startup" / "fed_server.json").write_text("{}")
     (kit / "local").mkdir()
-    manager = {"id": "job_manager", "args": {"uri_root": str(root / "store")}}
-    (kit / "local" / "resources.json").write_text(json.dumps({"components": [{"id": "x"}, manager]}))
+    configure(kit, {"id": "job_manager", "args": {"uri_root": str(root / "store")}})
     return kit
+
+
+def configure(kit: Path, *components: dict[str, Any]) -> None:
+    (kit / "local" / "resources.json").write_text(json.dumps({"components": [{"id": "x"}, *components]}))
+
+
+def archive(run: Path, stored: Path) -> None:
+    """As FLARE keeps a job that has ended."""
+    stored.mkdir(parents=True)
+    (stored / "meta").write_text("{}")
+    with zipfile.ZipFile(stored / "workspace", "w") as packed:
+        for path in (path for path in run.rglob("*") if path.is_file()):
+            packed.write(path, path.relative_to(run))
 
 
 @pytest.mark.parametrize("below", [".", "server", "server/simulate_job"])
@@ -58,11 +71,7 @@ def test_a_finished_job_is_read_from_the_job_store(tmp_path: Path, place: str) -
     run = write_run(tmp_path / "run", job_events())
     (run / "app_server" / "FL_global_model.pt").touch()
     stored = tmp_path / "store" / "abc"
-    stored.mkdir(parents=True)
-    (stored / "meta").write_text("{}")
-    with zipfile.ZipFile(stored / "workspace", "w") as archive:
-        for path in (run / "progress.jsonl", run / "app_server" / "FL_global_model.pt"):
-            archive.write(path, path.relative_to(run))
+    archive(run, stored)
     local = kit.parent / "site-1" / "abc" / "local_model.pt"
     local.parent.mkdir(parents=True)
     local.touch()
@@ -70,6 +79,18 @@ def test_a_finished_job_is_read_from_the_job_store(tmp_path: Path, place: str) -
     assert (report.status, report.job_id, len(report.rounds)) == ("completed", "abc", 2)
     assert report.models["final global model"] == f"app_server/FL_global_model.pt in {stored / 'workspace'}"
     assert ("last model of site-1" in report.models) == (place != "store")
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+@pytest.mark.parametrize("place", [".", "example_project/prod_00", "example_project/prod_00/server"])
+def test_the_job_store_of_a_provisioned_kit(tmp_path: Path, place: str, elsewhere: bool) -> None:
+    """By default in the kit; or where its operator has moved it."""
+    kit = make_kit(tmp_path / "system")
+    folder = str(tmp_path / "moved") if elsewhere else "."
+    manager = {"id": "job_manager", "args": {"uri_root": "jobs-storage", "job_store_id": "job_store"}}
+    configure(kit, manager, {"id": "job_store", "path": "kit_storage.KitStorage", "args": {"folder": folder}})
+    archive(write_run(tmp_path / "run", job_events()), kit / folder / "jobs-storage" / "abc")
+    assert find_run(tmp_path / "system" / place, "abc").archive == kit / folder / "jobs-storage" / "abc" / "workspace"
 
 
 @pytest.mark.parametrize("below", ["results", "results/abc", "results/abc/workspace"])

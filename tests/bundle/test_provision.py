@@ -5,14 +5,21 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import socket
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.fl_exception import UnsafeComponentError
+from nvflare.apis.workspace import Workspace
 
 from bundle.allow_list import ADDED_BY_FLARE, ADDED_BY_RESUME, allowed_classes
 from bundle.export import export
@@ -21,10 +28,11 @@ from bundle.jobs import JOBS
 from bundle.preflight import Check
 from bundle.provision import Kits, provision, renew
 from bundle.templates import TEMPLATES, Wanted, fill_in, find_template, split_names
+from controllers.initialize_global_weights import InitializeGlobalWeights
 from custom.errors import BundleError
 from tests.bundle.conftest import Cli
 from tests.jobs.deployment import free_port
-from workspace_templates.common.named_classes import named
+from workspace_templates.common.named_classes import NamedClasses, named
 
 NAMES = ("poc", "privacy", "secure", "secure-no-byoc")
 HOST = "server.invalid"  # resolves nowhere (RFC 6761), so no port of this machine is looked at
@@ -105,6 +113,14 @@ def test_time_outs_and_the_environment_of_a_site(kits: dict[str, Kits]) -> None:
     assert "FLARE_ON_MISSING" not in (kits["poc"].folder / "north" / "local" / "site.env").read_text()
 
 
+@pytest.mark.parametrize("template", [name for name in NAMES if name != "poc"])
+def test_the_first_workflow_waits_until_a_lost_site_is_known(kits: dict[str, Kits], template: str) -> None:
+    server = kits[template].folder / HOST / "local"
+    silence = json.loads((server / "resources.json").read_text())["servers"][0]["heart_beat_timeout"]
+    grace = next(line for line in (server / "site.env").read_text().splitlines() if "GRACE" in line).partition("=")[2]
+    assert InitializeGlobalWeights().task_timeout > silence + float(grace)
+
+
 def test_every_kit_has_its_guards(kits: dict[str, Kits]) -> None:
     for template, made in kits.items():
         for name in (HOST, *made.sites):
@@ -121,8 +137,28 @@ def test_every_kit_has_its_guards(kits: dict[str, Kits]) -> None:
 
 def test_classes_in_arguments_are_found_at_any_depth() -> None:
     nested = {"model": {"path": "a.B", "args": {"parts": [{"class_path": "c.D"}, {"path": 3}]}}, "file": "x.y"}
-    assert list(named(nested)) == ["a.B", "c.D", "3"]
+    assert sorted(named(nested)) == ["3", "a.B", "c.D"]
     assert list(named(None)) == []
+    for _ in range(10_000):
+        nested = {"parts": [nested]}
+    assert sorted(named(nested)) == ["3", "a.B", "c.D"]
+    nested["itself"] = nested
+    assert sorted(named(nested)) == ["3", "a.B", "c.D"]
+
+
+@pytest.mark.parametrize(
+    ("resources", "reason"),
+    [({"class_allow_list": ["a."]}, "'b.C' in the arguments of 'a.B' is not in allow_list"), ({}, "class_allow_list")],
+)
+def test_what_cannot_be_checked_is_refused(tmp_path: Path, resources: dict[str, Any], reason: str) -> None:
+    (tmp_path / "local").mkdir()
+    (tmp_path / "startup").mkdir()
+    (tmp_path / "local" / "resources.json").write_text(json.dumps(resources))
+    fl_ctx = FLContext()
+    fl_ctx.set_prop(FLContextKey.WORKSPACE_OBJECT, Workspace(str(tmp_path)))
+    fl_ctx.set_prop(FLContextKey.COMPONENT_CONFIG, {"path": "a.B", "args": {"model": {"path": "b.C"}}})
+    with pytest.raises(UnsafeComponentError, match=reason):
+        NamedClasses().handle_event(EventType.BEFORE_BUILD_COMPONENT, fl_ctx)
 
 
 def test_one_line_a_round(kits: dict[str, Kits]) -> None:
@@ -212,16 +248,42 @@ def test_new_keys_for_all_under_the_same_root_and_a_site_that_came_later(tmp_pat
         renew(tmp_path / "nothing")
 
 
+def test_the_root_key_survives_a_full_disk_and_damage_is_named(tmp_path: Path) -> None:
+    """This process may write 512 bytes a file meanwhile."""
+    made = provision("poc", tmp_path / "out", Wanted(("a",), HOST))
+    state = made.state / "cert.json"
+    before = state.read_text()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            renew(tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert state.read_text() == before
+    assert list(made.state.iterdir()) == [state]
+    state.rename(made.state / "cert.json.before")  # as a renewal leaves it that is killed at its worst moment
+    state.write_text("{}")
+    renew(tmp_path / "out")
+    assert json.loads(state.read_text())["root_pri_key"] == json.loads(before)["root_pri_key"]
+    state.write_text(before[:100])
+    with pytest.raises(BundleError, match=r"cert\.json: expected the root certificate and its key"):
+        renew(tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
         ({"sites": ()}, "--sites: expected the name of at least one site"),
-        ({"sites": ("a", "b", "A")}, "--sites: the server, and two sites, cannot have one name, got a"),
-        ({"sites": ("server",)}, "--sites: the server, and two sites, cannot have one name, got server"),
-        ({"sites": ("host",), "host": "host"}, "--sites: the server, and two sites, cannot have one name, got host"),
+        ({"sites": ("a", "b", "A")}, "--sites: .* cannot have one name, .*, got a"),
+        ({"sites": ("server",)}, "--sites: .* cannot have one name, .*, got server"),
+        ({"sites": ("host",), "host": "host"}, "--sites: .* cannot have one name, .*, got host"),
         ({"sites": ("a/b",)}, "--sites: expected names of letters"),
         ({"sites": ("a\n",)}, "--sites: expected names of letters"),
-        ({"sites": ("x" * 65,)}, "--sites: expected names of letters"),
+        ({"sites": ("st-mary", "St_Mary")}, "--sites: .* cannot have one name, .*, got st-mary"),
+        ({"sites": ("x" * 46,)}, "--sites: expected names of letters, digits, '-' and '_', at most 45 long"),
+        ({"host": "0.0.0.0"}, "--host: expected the name or IPv4 address"),
+        ({"domain": f"{'d' * 37}.org"}, "--domain: expected a domain such as hospital.example, at most 40 long"),
         ({"host": "a b"}, "--host: expected the name or IPv4 address"),
         ({"host": "a_b"}, "--host: expected the name or IPv4 address"),
         ({"port": 0}, "--port: expected a number from 1 to 65535, got 0"),

@@ -22,7 +22,7 @@ from custom.aggregators.weighted import WeightedAggregator
 from custom.compression import wire
 from custom.errors import BundleError
 from custom.filters.check_update import CheckUpdate
-from custom.keys import POSITIONS
+from custom.keys import POSITIONS, SAMPLES
 from tests.filters.flare_contexts import Server, submission
 
 MODEL = {"w": np.zeros(2, np.float32), "b": np.zeros(1, np.float32), "count": np.array(3, np.int64)}
@@ -60,6 +60,15 @@ def test_a_good_update_passes_unchanged():
         assert send(check, Server(MODEL, workflow=str(metrics)), result) is result
         assert result.get_return_code() == ReturnCode.OK
     assert check.counts == {}
+
+
+def test_no_weight_above_what_was_reported_at_the_start():
+    """Of a site that reported nothing: above the largest that any did."""
+    server, check = Server(MODEL), CheckUpdate()
+    server.set(SAMPLES, {"site-1": {"train": 30}, "site-2": {"train": 20}, "site-4": {}})
+    for site, most in (("site-1", 30), ("site-2", 20), ("site-3", 30), ("site-4", 30)):
+        assert "weight" in error(send(check, server, submission(site, 0, diff(1, 1), most + 1)))
+        assert send(check, server, submission(site, 0, diff(1, 1), most)).get_return_code() == ReturnCode.OK
 
 
 BAD = {

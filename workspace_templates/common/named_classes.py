@@ -25,6 +25,14 @@ class NamedClasses(FLComponent):
         """Before FLARE makes a component. Raises UnsafeComponentError, which ends the job."""
         if event_type != EventType.BEFORE_BUILD_COMPONENT:
             return
+        try:
+            self._check(fl_ctx)
+        except UnsafeComponentError:
+            raise
+        except Exception as error:  # FLARE takes any other one for consent
+            raise UnsafeComponentError(f"cannot be held against allow_list: {error!r}") from error
+
+    def _check(self, fl_ctx: FLContext) -> None:
         resources = Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT).get_resources_file_path())
         allowed = json.loads(resources.read_text(encoding="utf-8"))["class_allow_list"]
         config = fl_ctx.get_prop(FLContextKey.COMPONENT_CONFIG)
@@ -34,9 +42,14 @@ class NamedClasses(FLComponent):
 
 
 def named(value: object) -> Iterator[str]:
-    """Every class that a dictionary within names, at any depth."""
-    if isinstance(value, dict):
-        yield from (str(value[key]) for key in ("path", "class_path") if key in value)
-    if isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from named(part)
+    """Every class that a dictionary within names, at any depth; FLARE may have put one part into several places."""
+    seen: set[int] = set()
+    left = [value]
+    while left:
+        one = left.pop()
+        if not isinstance(one, dict | list) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, dict):
+            yield from (str(one[key]) for key in ("path", "class_path") if key in one)
+        left += one.values() if isinstance(one, dict) else one
