@@ -45,7 +45,7 @@ test-fast: setup-dev  ## The tests that start no FLARE processes
 test-faults: setup-dev  ## Intruders, sites and servers that misbehave, die or are cut off, in whole federations (about 30 minutes)
 	$(BIN)/python -m pytest -m fault
 
-e2e-secure: setup-dev  ## Every job in a provisioned system with mutual TLS, on loopback (about 5 minutes)
+e2e-secure: setup-dev  ## Every job in a provisioned system with mutual TLS, on loopback (about 3 minutes)
 	$(BIN)/python -m tests.jobs.e2e_secure
 
 lint: setup-dev  ## ruff: rules and format
