@@ -27,6 +27,7 @@ def do_one_task(self: SimulatorClientRunner, *args: Any, **kwargs: Any) -> Any:
     """
     own = copy.copy(self)
     own.build_ctx = dict(self.build_ctx)
+    own.get_next_run_client = self.get_next_run_client  # which counts on, for all threads
     return _do_one_task(own, *args, **kwargs)
 
 

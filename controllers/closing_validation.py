@@ -114,5 +114,6 @@ class ClosingValidation(Controller):
 def fault(dxo: DXO) -> str:
     """What is wrong with a reply whose scores or weight are not finite numbers."""
     weight = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)
-    good = is_finite_number(weight) and weight >= 0 and all(is_finite_number(value) for value in dxo.data.values())
+    named = all(isinstance(name, str) and is_finite_number(value) for name, value in dxo.data.items())
+    good = named and is_finite_number(weight) and weight >= 0
     return "" if good else "scores or number of samples are not finite numbers"

@@ -30,6 +30,7 @@ from custom.learning.weights import Weights
 
 START_FROM = ("final", "best")
 KINDS = ("local_only", "global", "personal")
+EPOCHS = ("best_epoch", "epochs")
 HARMED_POINTS = 0.01  # of test accuracy: below that, a difference of a few images is no harm
 
 
@@ -220,10 +221,17 @@ def to_csv(sites: dict[str, dict[str, Any]]) -> str:
 
 
 def fault(dxo: DXO) -> str:
-    """What is wrong with a reply without finite scores of the global and the personal model."""
-    scores = [dxo.data.get(kind) for kind in ("global", "personal")] + [dxo.data.get("local_only", {})]
-    numbers = [value for score in scores if isinstance(score, dict) for value in score.values()]
-    whole = all(isinstance(score, dict) for score in scores) and all(map(is_finite_number, numbers))
-    named = whole and all({"val_accuracy", "test_accuracy"} <= dxo.data[kind].keys() for kind in ("global", "personal"))
-    good = named and is_finite_number(dxo.get_meta_prop("test_samples"))
+    """What is wrong with a reply without good scores of the global, the personal and perhaps the local model."""
+    kinds = [kind for kind in KINDS if kind != "local_only" or kind in dxo.data]
+    samples = dxo.get_meta_prop("test_samples")
+    known = dxo.data.keys() <= {*KINDS, *EPOCHS}
+    known = known and all(is_finite_number(dxo.data[name]) for name in EPOCHS if name in dxo.data)
+    good = known and all(_is_score(dxo.data.get(kind)) for kind in kinds) and is_finite_number(samples) and samples > 0
     return "" if good else "its scores are incomplete or not finite"
+
+
+def _is_score(score: object) -> bool:
+    if not isinstance(score, dict) or not all(isinstance(name, str) for name in score):
+        return False
+    accuracies = [score.get(name, -1) for name in ("val_accuracy", "test_accuracy")]
+    return all(map(is_finite_number, score.values())) and all(0 <= accuracy <= 1 for accuracy in accuracies)

@@ -22,7 +22,7 @@ from nvflare.app_common.app_constant import AppConstants
 
 from controllers.collect import Replies, collect
 from custom import progress
-from custom.checks.agreement import check_finite, check_same_data, check_same_model
+from custom.checks.agreement import check_finite, check_same_data, check_same_model, check_samples, odd_ones
 from custom.errors import BundleError
 from custom.keys import DATA_INFO, SAMPLES
 from custom.learning.weights import Weights, load_weights
@@ -42,7 +42,8 @@ class InitializeGlobalWeights(Controller):
             then the server must know of a lost site, after `heart_beat_timeout` and NVFLARE_DEAD_CLIENT_GRACE_PERIOD.
         weights_prop_name: where in the context the model is put for the next workflow.
         weight_method: `first` reply to arrive; that of one `client`; of a `random` site, drawn with `draw_seed`; or the
-            `average`, weighted by training samples.
+            `average`, weighted by training samples. Where more than half of the sites sent the same values, `first`
+            and `random` choose among these.
         weights_client_name: the site for `client`; with other methods a site or a list of them to choose among.
         draw_seed: seed of `random`.
         initial_model: start from this file instead (relative to the job's app folder, where `bundle export --set
@@ -177,8 +178,12 @@ class InitializeGlobalWeights(Controller):
         first_name, first = ordered[0]
         for name, reply in ordered:
             check_finite(name, reply.data)
+            check_samples(
+                name, reply.get_meta_prop(SAMPLES, {}), reply.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 0)
+            )
             check_same_data(first_name, _info(first), name, _info(reply))
             check_same_model(first_name, first.data, name, reply.data)
+        self._odd = set() if self._file else odd_ones({site: reply.data for site, reply in ordered})
         if self._file is not None:
             check_finite(self.initial_model, self._file)
             check_same_model("the sites", first.data, f"initial_model {self.initial_model}", self._file)
@@ -195,6 +200,8 @@ class InitializeGlobalWeights(Controller):
             )
         if self.weight_method == "average":
             return ", ".join(sorted(candidates)), average(candidates)
+        if not self.names and len(self._odd) < len(candidates):
+            candidates = {site: dxo for site, dxo in candidates.items() if site not in self._odd}
         site = next(iter(candidates))  # arrival order; the only one for `client`
         if self.weight_method == "random":
             site = str(np.random.default_rng(self.draw_seed).choice(sorted(candidates)))
@@ -208,6 +215,11 @@ class InitializeGlobalWeights(Controller):
             fl_ctx,
             f"global model initialised ({method}) from {source}; {len(ordered)} sites agree on {info['dataset']}",
         )
+        if self._odd:
+            then = (
+                "no model is that of most sites" if len(self._odd) == len(ordered) else "most sites have another model"
+            )
+            self.log_warning(fl_ctx, f"initial weights that differ: {', '.join(sorted(self._odd))}; {then}")
         for site, reason in sorted(replies.errors.items()):
             self.log_warning(fl_ctx, f"goes on without the initial weights of {site}: {reason}")
         if info.get("embedded"):

@@ -10,6 +10,7 @@ TRAINING = "training"  # in a site's local_model.pt: how it was trained, over al
 WRITERS = "writers"  # header of a training task over writers: places of those drawn, among the site's own
 POSITIONS = "positions"  # meta of a sparse result: where its values belong, see custom.compression.wire
 TAKEN_ROUND = "taken_round"  # header of a training task: the last round of which this site's update was taken, or -1
+TOO_LARGE_ROUND = "too_large_round"  # the same: the last round of which it was refused for its norm, or -1
 EVALUATED = "evaluated"  # meta of such a task's result: means over the site's held-out writers
 MODEL_VERSION = "model_version"  # header of a task: the version of its model, see custom.compression.changes
 BASE_VERSION = "base_version"  # header of a task that brings changes: the version that they are to be applied to

@@ -62,16 +62,21 @@ class _ServerOptimizer(FullModelShareableGenerator):
         """The next global model.
 
         Args:
-            shareable: the aggregate, a WEIGHT_DIFF: mean of w_i - w. Empty, or without a tensor, leaves that as it is.
+            shareable: the aggregate, a WEIGHT_DIFF: mean of w_i - w. A tensor that it lacks counts as unchanged, as
+                where sparse updates have nothing of it; an empty one leaves model and optimiser as they are.
             fl_ctx: holds the global model w of the round.
         """
         mean = _diff(from_shareable(shareable))
         received: Tensors = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS]
         stepped = dict(received)
-        trained = [name for name in received if name in mean and not STATISTICS.search(name)]
-        if trained:
-            stepped |= self._step({name: received[name] for name in trained}, mean)
-        for name in mean.keys() - set(trained):  # statistics take the mean itself
+        trained = {
+            name: value
+            for name, value in received.items()
+            if np.issubdtype(value.dtype, np.floating) and not STATISTICS.search(name)
+        }
+        if trained.keys() & mean.keys():
+            stepped |= self._step(trained, mean)
+        for name in mean.keys() - trained.keys():  # statistics take the mean itself
             stepped[name] = received[name] + mean[name]
         return make_model_learnable(stepped, {})
 
@@ -82,7 +87,7 @@ class _ServerOptimizer(FullModelShareableGenerator):
             self._go_on()
         for name, weights in self._weights.items():
             weights.copy_(torch.from_numpy(np.array(received[name])))
-            weights.grad = torch.from_numpy(np.negative(mean[name], out=np.empty_like(mean[name])))
+            weights.grad = -torch.from_numpy(np.array(mean[name])) if name in mean else torch.zeros_like(weights)
         self._optimizer.step()
         return {name: weights.numpy().copy() for name, weights in self._weights.items()}
 

@@ -96,6 +96,7 @@ class WeightedAggregator(Aggregator):
         self.min_contributions = min_contributions
         self._lock = threading.Lock()  # late results are accepted while the workflow's thread aggregates
         self._updates: dict[str, Update] = {}
+        self._collected = 0  # how often the updates were taken
 
     def check(self) -> None:
         """Looks at the settings.
@@ -133,6 +134,7 @@ class WeightedAggregator(Aggregator):
         return True
 
     def _store(self, site: str, shareable: Shareable, fl_ctx: FLContext) -> None:
+        collected = self._collected
         current_round = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
         origin = Origin(site, current_round + 1)
         try:
@@ -147,6 +149,8 @@ class WeightedAggregator(Aggregator):
         metrics = dxo.get_meta_prop(MetaKey.INITIAL_METRICS)
         metrics = metrics if isinstance(metrics, dict) else {}
         with self._lock:
+            if self._collected != collected:
+                raise UpdateRejected("stale_round", origin, "the round was closed while this update was checked")
             if site in self._updates:
                 raise UpdateRejected("duplicate", origin, "this site's update of this round was accepted before")
             self._updates[site] = Update(weight, dxo.data, metrics, dxo.get_meta_prop(POSITIONS))
@@ -170,6 +174,7 @@ class WeightedAggregator(Aggregator):
         with self._lock:
             accepted = dict(sorted(self._updates.items()))
             self._updates = {}
+            self._collected += 1
         contributions = {site: update for site, update in accepted.items() if update.weight > 0}
         self._publish_stats(contributions, fl_ctx)
         if len(accepted) < self.min_contributions:
@@ -183,6 +188,7 @@ class WeightedAggregator(Aggregator):
     def reset(self, fl_ctx: FLContext) -> None:
         with self._lock:
             self._updates = {}
+            self._collected += 1
 
     def _publish_stats(self, contributions: dict[str, Update], fl_ctx: FLContext) -> None:
         # In every round, whatever happens: ScatterAndGather keeps one context, and old stats would be read again.

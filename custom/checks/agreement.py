@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from custom.checks.update import is_finite_number, shown
 from custom.errors import BundleError
 
 _SAME_MODEL = "is the model the same at every site?"
@@ -24,6 +27,36 @@ def check_finite(name: str, weights: Mapping[str, np.ndarray]) -> None:
         bad = int(np.size(weights[key]) - np.count_nonzero(np.isfinite(weights[key])))
         if bad:
             raise BundleError(site=name, key=key, expected="finite values", got=f"{bad} NaN or infinite")
+
+
+def check_samples(name: str, samples: Any, weight: Any) -> None:
+    """What a site says of its data: whole numbers from 0 by name, and a finite weight from 0.
+
+    Raises:
+        BundleError: they are something else.
+    """
+    whole = isinstance(samples, dict) and all(
+        isinstance(key, str) and isinstance(count, int) and not isinstance(count, bool) and count >= 0
+        for key, count in samples.items()
+    )
+    if not whole:
+        raise BundleError(site=name, key="samples", expected="whole numbers from 0 by name", got=shown(samples))
+    if not (is_finite_number(weight) and weight >= 0):
+        raise BundleError(site=name, key="weight", expected="a finite number from 0", got=shown(weight))
+
+
+def odd_ones(models: Mapping[str, Mapping[str, np.ndarray]]) -> set[str]:
+    """The sites whose values are not those of most sites; all of them if no model is that of more than half."""
+    digests = {site: _digest(weights) for site, weights in models.items()}
+    usual, number = Counter(digests.values()).most_common(1)[0]
+    return {site for site, digest in digests.items() if digest != usual or 2 * number <= len(models)}
+
+
+def _digest(weights: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(weights):
+        digest.update(np.ascontiguousarray(weights[key]).data)
+    return digest.hexdigest()
 
 
 def check_same_model(

@@ -185,6 +185,7 @@ class FineTuner(SiteTask):
         set_weights(site.model, load_weights(first_model_path(site.run_dir)))
         budget = LocalBudget(settings["epochs"], settings["steps"], settings["batch_size"])
         passes = budget.passes(site.data)
+        rounds, warmup = settings["rounds"], settings["lr_warmup_rounds"]
         lr = partial(learning_rate, settings["local_lr"], settings["lr_schedule"])
         fine_tune(
             site.model,
@@ -197,7 +198,7 @@ class FineTuner(SiteTask):
             accumulate_batches=settings["accumulate_batches"],
             mixed_precision=settings["mixed_precision"],
             class_weights=class_weights_of(settings["class_weights"], site.data, site.device),
-            learning_rates=lambda epoch: lr(epoch, passes, settings["lr_warmup_rounds"]),
+            learning_rates=lambda epoch: lr(epoch * rounds // passes, rounds, warmup),
             should_stop=lambda: bool(abort.triggered),
         )
         return _scores(site)

@@ -25,7 +25,7 @@ from custom.checks import update as checks
 from custom.checks.update import Origin, Tensors, UpdateRejected
 from custom.compression import wire
 from custom.errors import BundleError
-from custom.keys import POSITIONS, SAMPLES
+from custom.keys import POSITIONS, SAMPLES, TOO_LARGE_ROUND
 from custom.panic import check_or_panic
 
 
@@ -72,6 +72,7 @@ class CheckUpdate(Filter):
         self._norms: deque[float] = deque(maxlen=history)
         self._round: tuple[str, int] = ("", -1)
         self._accepted: dict[str, _Accepted] = {}
+        self._too_large: dict[tuple[str, str], int] = {}  # by workflow and site: the last round with a refused norm
 
     def check(self) -> None:
         """Looks at the settings.
@@ -88,14 +89,23 @@ class CheckUpdate(Filter):
             raise BundleError(key="CheckUpdate min_history", expected=expected, got=self.min_history)
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Starts afresh with the run, if the settings are good."""
+        """Starts afresh with the run, if the settings are good; tells a site whose update was too large.
+
+        Else a site that sends what was refused again, as sparse exchange does, would be refused for ever.
+        """
         if event_type == EventType.START_RUN:
             check_or_panic(self, fl_ctx)
             with self._lock:
                 self.counts.clear()
                 self._norms.clear()
                 self._accepted.clear()
+                self._too_large.clear()
                 self._round = ("", -1)
+        elif event_type == EventType.BEFORE_TASK_DATA_FILTER:
+            task = fl_ctx.get_prop(FLContextKey.TASK_DATA)
+            if isinstance(task, Shareable) and task.get_cookie(AppConstants.CONTRIBUTION_ROUND) is not None:
+                place = fl_ctx.get_prop(FLContextKey.WORKFLOW, ""), fl_ctx.get_peer_context().get_identity_name()
+                task.set_header(TOO_LARGE_ROUND, self._too_large.get(place, -1))
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
         """Returns the result itself if it is fit or already an error reply, else an error reply."""
@@ -122,7 +132,12 @@ class CheckUpdate(Filter):
         weight = checks.check_weight(sent, origin, max_weight=self._largest_weight(site, fl_ctx))
         check_content(dxo, weight, model, origin, allow_partial=self.allow_partial)
         norm = checks.l2_norm(dxo.data)
-        checks.check_norm(norm, self._norms, origin, max_norm_ratio=self.max_norm_ratio, min_history=self.min_history)
+        ratio, least = self.max_norm_ratio, self.min_history
+        try:
+            checks.check_norm(norm, self._norms, origin, max_norm_ratio=ratio, min_history=least)
+        except UpdateRejected:
+            self._too_large[self._round[0], site] = current_round
+            raise
         checks.check_metrics(dxo.get_meta_prop(MetaKey.INITIAL_METRICS), origin)
         self._accepted[site] = _Accepted(task_id, norm)
 

@@ -55,6 +55,20 @@ def test_fedadam_by_hand(tmp_path):
     assert stepped["w"].tolist() == pytest.approx([5.0 + 0.1 * 3 / 4])
 
 
+@pytest.mark.parametrize("absent_in", [{1, 3}, {2}, set()])
+def test_a_tensor_without_an_update_counts_as_unchanged(tmp_path, absent_in):
+    """b's share of the sparse updates comes and goes; m = 0.9 m + g goes on for both, by hand."""
+    optimizer, weights = ServerSGD(1.0, 0.9), arrays(a=[0.0], b=[0.0])
+    momentum, expected = {"a": 0.0, "b": 0.0}, {"a": 0.0, "b": 0.0}
+    for number in range(5):
+        mean = arrays(a=[1.0]) if number in absent_in else arrays(a=[1.0], b=[1.0])
+        weights = step(optimizer, weights, mean, tmp_path)
+        for name in expected:
+            momentum[name] = 0.9 * momentum[name] + (1.0 if name in mean else 0.0)
+            expected[name] += momentum[name]
+    assert {name: float(value[0]) for name, value in weights.items()} == pytest.approx(expected)
+
+
 def test_statistics_take_the_mean_and_integers_stay(tmp_path):
     weights = arrays(bn__running_mean=[1.0], bn__weight=[1.0]) | {"bn.num_batches_tracked": np.array(7)}
     mean = arrays(bn__running_mean=[0.5], bn__weight=[0.5])

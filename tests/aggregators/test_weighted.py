@@ -151,6 +151,20 @@ def test_each_round_starts_empty():
     assert aggregate(aggregator, server).data["w"].tolist() == [2]
 
 
+def test_an_update_that_was_checked_for_too_long_does_not_count_in_the_next_round(caplog):
+    """The round is closed while site-1's update is being checked."""
+    server = Server({})
+
+    class Slow(WeightedAggregator):
+        def check_content(self, *args: Any) -> None:
+            aggregate(self, server)
+
+    aggregator = Slow()
+    assert not accept(aggregator, server, "site-1", {"w": array(7)})
+    assert "the round was closed while this update was checked" in caplog.text
+    assert aggregate(aggregator, server).data == {}
+
+
 def test_the_result_is_what_flares_metrics_writer_and_persistor_can_use():
     server, aggregator = Server({}), WeightedAggregator()
     accept(aggregator, server, "site-1", {"w": array(1)}, np.int64(3), {"val_accuracy": np.float32(0.5)})

@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Two sites that start at once each get their own name; with FLARE's method as it is, both would get one."""
+"""Two sites that start at once each get their own name, and all have their turn; with FLARE's method, both get one."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ import pytest
 from bundle import ROOT
 
 BOTH_AT_ONCE = """
-import threading
+import logging, threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from nvflare.private.fed.app.simulator.simulator_runner import SimulatorClientRunner
 
-put = threading.Barrier(2)
+put, turns = threading.Barrier(2), []
 
 def put_and_send(self, client):  # what FLARE's does, at the worst moment
     self.build_ctx["client_name"] = client
     put.wait()
+    turns.append(self.get_next_run_client(None).client_name)
     return self.build_ctx["client_name"]
 
 SimulatorClientRunner.do_one_task = put_and_send
 {mend}
 runner = SimulatorClientRunner.__new__(SimulatorClientRunner)
-runner.build_ctx = {{}}
+runner.build_ctx, runner.run_client_index, runner.logger = {{}}, 1, logging.getLogger()
+runner.federated_clients = [SimpleNamespace(client_name=str(n), simulate_running=False) for n in (1, 2, 3, 4)]
 with ThreadPoolExecutor(2) as threads:
-    print(len(set(threads.map(runner.do_one_task, ["site-1", "site-2"]))))
+    names = set(threads.map(runner.do_one_task, ["site-1", "site-2"]))
+print(len(names), *sorted(turns))
 """
 
 
@@ -37,4 +41,4 @@ def test_names_of_sites_that_start_at_once(mend: str, names: int) -> None:
     code = BOTH_AT_ONCE.format(mend=mend)
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{names}\n"
+    assert done.stdout.splitlines()[-1] == f"{names} 3 4"

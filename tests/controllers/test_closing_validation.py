@@ -67,7 +67,13 @@ def test_a_score_that_lacks_a_site_is_shown_but_selects_nothing(
     assert "site-2 could not score the last model: no data" in caplog.text
 
 
-@pytest.mark.parametrize("bad", [score(float("nan"), 1), score(0.9, -1), score(0.9, "many")])  # type: ignore[arg-type]
+UNNAMED = DXO(DataKind.METRICS, data={"val_accuracy": 0.9, 1: 0.5}, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: 1})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [score(float("nan"), 1), score(0.9, -1), score(0.9, "many"), UNNAMED.to_shareable()],  # type: ignore[arg-type]
+)
 def test_scores_that_are_no_finite_numbers_select_nothing(engine: Engine, bad: Shareable) -> None:
     run_controller(engine, ClosingValidation(), lambda site, task, data: score(0.9, 1) if site == "site-1" else bad)
     event = json.loads((engine.run_dir / "progress.jsonl").read_text().splitlines()[-1])

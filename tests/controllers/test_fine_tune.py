@@ -86,18 +86,45 @@ def test_a_site_that_fails_does_not_stop_the_others(engine: Engine) -> None:
     assert engine.panic() == ""
 
 
-def test_a_malformed_reply_is_a_failure_of_its_site_alone(engine: Engine) -> None:
-    lacking = DXO(DataKind.METRICS, data={"personal": {"test_accuracy": 1.0}}).to_shareable()
-    weights = DXO(DataKind.WEIGHTS, data=arrays(w=[1.0])).to_shareable()
-    for odd, reason in ((lacking, "its scores are incomplete"), (weights, "expected METRICS, got WEIGHTS")):
-        run_controller(
-            engine,
-            FineTune(start_from="final"),
-            lambda site, task, data, odd=odd: odd if site == "site-1" else scores(0.5, 0.6),
-        )
-        result = json.loads((engine.run_dir / "fine_tune.json").read_text())
-        assert reason in result["failed"]["site-1"]
-        assert list(result["sites"]) == ["site-2"]
+GOOD = {"val_accuracy": 0.5, "test_accuracy": 0.5}
+
+
+def malformed(test_samples: float = 100, **data: Any) -> Shareable:
+    data = {"global": GOOD, "personal": GOOD} | data
+    return DXO(DataKind.METRICS, data=data, meta={"test_samples": test_samples}).to_shareable()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        malformed(**{"global": None}),
+        malformed(personal={"test_accuracy": 1.0}),
+        malformed(personal=GOOD | {"test_accuracy": 1000.0}),
+        malformed(personal=GOOD | {1: 0.5}),
+        malformed(local_only={}),
+        malformed(epochs="many"),
+        malformed(more=b"1"),
+        malformed(test_samples=0),
+        malformed(test_samples=-9),
+    ],
+)
+def test_a_malformed_reply_is_a_failure_of_its_site_alone(engine: Engine, odd: Shareable) -> None:
+    answer_of_one(engine, odd, "its scores are incomplete")
+
+
+def test_a_reply_of_another_kind_is_one_too(engine: Engine) -> None:
+    answer_of_one(engine, DXO(DataKind.WEIGHTS, data=arrays(w=[1.0])).to_shareable(), "expected METRICS, got WEIGHTS")
+
+
+def answer_of_one(engine: Engine, odd: Shareable, reason: str) -> None:
+    run_controller(
+        engine,
+        FineTune(start_from="final"),
+        lambda site, task, data: odd if site == "site-1" else scores(0.5, 0.6),
+    )
+    result = json.loads((engine.run_dir / "fine_tune.json").read_text())
+    assert reason in result["failed"]["site-1"]
+    assert list(result["sites"]) == ["site-2"]
 
 
 def test_a_silent_site_is_given_up(engine: Engine) -> None:

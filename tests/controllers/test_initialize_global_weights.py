@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,36 @@ def test_random_depends_on_the_seed_alone(tmp_path: Path) -> None:
         drawn.append(float(weights["w"][0]))
     assert drawn[0] == drawn[1]
     assert set(drawn) == {1.0, 2.0, 3.0}
+
+
+@pytest.mark.parametrize("weight_method", ["first", "random"])
+def test_most_sites_decide(engine: Engine, caplog: pytest.LogCaptureFixture, weight_method: str) -> None:
+    """site-1, which answers first, and which some of ten draws would take, begins with other weights."""
+    for seed in range(10):
+        weights = initialise(engine, values(9, 2, 2), weight_method=weight_method, draw_seed=seed)
+        assert weights is not None
+        assert weights["w"].tolist() == [2.0]
+    assert "initial weights that differ: site-1; most sites have another model" in caplog.text
+
+
+def test_without_a_majority_it_warns(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    assert initialise(engine, values(1, 2, 3)) is not None
+    assert "initial weights that differ: site-1, site-2, site-3; no model is that of most sites" in caplog.text
+
+
+@pytest.mark.parametrize("samples", ["x", {"train": "many"}, {"train": -1}, {1: 1}, {"train": 1.5}])
+def test_what_a_site_says_of_its_data_is_checked(engine: Engine, samples: Any) -> None:
+    odd = reply(arrays(w=[1.0]))
+    odd["DXO"]["meta"][SAMPLES] = samples
+    assert initialise(engine, {**values(1, 1, 1), "site-2": odd}) is None
+    assert "site-2 samples: expected whole numbers from 0 by name" in engine.panic()
+
+
+@pytest.mark.parametrize("weight", [math.inf, -1, "many"])
+def test_weights_of_the_average_are_checked(engine: Engine, weight: Any) -> None:
+    odd = reply(arrays(w=[1.0]), samples=weight)
+    assert initialise(engine, {**values(1, 1, 1), "site-2": odd}, weight_method="average") is None
+    assert "site-2" in engine.panic()
 
 
 def test_unknown_site_ends_the_job_before_any_task(engine: Engine) -> None:

@@ -49,7 +49,8 @@ class Federation:
         fl_ctx = self.server.context(site)
         task.add_cookie(ReservedHeaderKey.WORKFLOW, fl_ctx.get_prop(FLContextKey.WORKFLOW))
         fl_ctx.set_prop(FLContextKey.TASK_DATA, task, private=True, sticky=False)
-        self.aggregator.handle_event(EventType.BEFORE_TASK_DATA_FILTER, fl_ctx)
+        for component in (self.aggregator, self.check):
+            component.handle_event(EventType.BEFORE_TASK_DATA_FILTER, fl_ctx)
         return task
 
     def train(self, site: str, update: dict | Shareable, weight: float = 1, **arguments: Any) -> Shareable:

@@ -92,6 +92,19 @@ def test_what_the_server_took_is_dropped_and_what_it_refused_comes_back(federati
     assert sent(third, federation.model)["w"] == [2, 0, 4, 0]  # of [2, 1, 4, 2], all of it
 
 
+def test_an_update_that_was_too_large_does_not_come_back(federation, caplog):
+    """Three rounds with a norm of 1, one of 1,000, which is more than 100 times that, and then as before."""
+    federation.check = CheckUpdate(max_norm_ratio=100)
+    codes = []
+    for size in (1, 1, 1, 1000, 1, 1):
+        result = federation.train("site-1", arrays(w=[size, 0, 0, 0]))
+        codes.append(federation.deliver("site-1", result).get_return_code())
+        federation.end_round()
+    assert [code == ReturnCode.OK for code in codes] == [True, True, True, False, True, True]
+    assert caplog.text.count("what is held back is dropped") == 1
+    assert federation.model["w"].tolist() == [5, 0, 0, 0]
+
+
 def test_a_site_that_skips_a_round(federation):
     """site-2 gets no task in round 1; in round 2 it hears that its update of round 0 was taken. Weights 1, 1 and 2."""
     weights = {"site-1": 1, "site-2": 1, "site-3": 2}
