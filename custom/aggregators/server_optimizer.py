@@ -87,7 +87,9 @@ class _ServerOptimizer(FullModelShareableGenerator):
             self._go_on()
         for name, weights in self._weights.items():
             weights.copy_(torch.from_numpy(np.array(received[name])))
-            weights.grad = -torch.from_numpy(np.array(mean[name])) if name in mean else torch.zeros_like(weights)
+            weights.grad = torch.zeros_like(weights)
+            if name in mean:
+                np.negative(mean[name], out=weights.grad.numpy())
         self._optimizer.step()
         return {name: weights.numpy().copy() for name, weights in self._weights.items()}
 
