@@ -224,8 +224,9 @@ def fault(dxo: DXO) -> str:
     """What is wrong with a reply without good scores of the global, the personal and perhaps the local model."""
     kinds = [kind for kind in KINDS if kind != "local_only" or kind in dxo.data]
     samples = dxo.get_meta_prop("test_samples")
-    known = dxo.data.keys() <= {*KINDS, *EPOCHS}
-    known = known and all(is_finite_number(dxo.data[name]) for name in EPOCHS if name in dxo.data)
+    known = dxo.data.keys() <= {*KINDS, *EPOCHS} and all(
+        is_finite_number(dxo.data[name]) for name in EPOCHS if name in dxo.data
+    )
     good = known and all(_is_score(dxo.data.get(kind)) for kind in kinds) and is_finite_number(samples) and samples > 0
     return "" if good else "its scores are incomplete or not finite"
 

@@ -4,6 +4,7 @@
 TRAIN_METRICS = "train_metrics"  # meta of a `train` result: {"train_loss": float}
 DATA_INFO = "data_info"  # meta of a `get_weights` result: SiteData.describe()
 SAMPLES = "samples"  # meta of a `get_weights` result: {split: number}, and of writers; at the server, of all sites
+LARGEST_WRITER = "largest_writer"  # in SAMPLES of a site that hosts writers: samples of the one with the most
 SPLIT = "split"  # header of a `validate` task: which split to score on
 ROUNDS = "rounds"  # header of a `fine_tune` task: training rounds the model has behind it
 TRAINING = "training"  # in a site's local_model.pt: how it was trained, over all rounds so far

@@ -20,14 +20,12 @@ from nvflare.apis.dxo import DXO
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import Shareable
-from nvflare.app_common.app_constant import AppConstants
 
 from custom.aggregators.weighted import Update, WeightedAggregator
 from custom.checks.update import Origin, Tensors, shown
 from custom.compression import wire
 from custom.errors import BundleError
-from custom.filters.check_update import check_content, global_model
+from custom.filters.check_update import check_content, global_model, training_task, workflow_and_site
 from custom.keys import TAKEN_ROUND
 
 ABSENT = ("zero_update", "not_counted")
@@ -80,11 +78,8 @@ class SparseAggregator(WeightedAggregator):
         super().handle_event(event_type, fl_ctx)
         if event_type == EventType.START_RUN:
             self._taken.clear()
-        elif event_type == EventType.BEFORE_TASK_DATA_FILTER:
-            task = fl_ctx.get_prop(FLContextKey.TASK_DATA)
-            if isinstance(task, Shareable) and task.get_cookie(AppConstants.CONTRIBUTION_ROUND) is not None:
-                site = fl_ctx.get_peer_context().get_identity_name()
-                task.set_header(TAKEN_ROUND, self._taken.get((_workflow(fl_ctx), site), -1))
+        elif event_type == EventType.BEFORE_TASK_DATA_FILTER and (task := training_task(fl_ctx)) is not None:
+            task.set_header(TAKEN_ROUND, self._taken.get(workflow_and_site(fl_ctx), -1))
 
     def state_dict(self) -> dict[str, Any]:
         """The last round of which each site's update was taken, by workflow."""
@@ -109,12 +104,9 @@ class SparseAggregator(WeightedAggregator):
             return {}
         model, current_round = global_model("", fl_ctx)
         result = mean_of_entries(contributions, model, self.absent)
-        self._taken |= {(_workflow(fl_ctx), site): current_round for site in contributions}
+        workflow = fl_ctx.get_prop(FLContextKey.WORKFLOW, "")
+        self._taken |= {(workflow, site): current_round for site in contributions}
         return result
-
-
-def _workflow(fl_ctx: FLContext) -> str:
-    return str(fl_ctx.get_prop(FLContextKey.WORKFLOW, ""))
 
 
 def mean_of_entries(updates: Mapping[str, Update], model: Tensors, absent: str) -> dict[str, NDArray[Any]]:

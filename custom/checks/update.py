@@ -133,7 +133,7 @@ def check_weight(weight: Any, origin: Origin, *, max_weight: float = 1e9) -> flo
     """
     if isinstance(weight, bool) or not is_finite_number(weight) or not 0 <= weight <= max_weight:
         expected = f"a number from 0 to {max_weight:g}"
-        remedy = "it is the number of samples trained on (NUM_STEPS_CURRENT_ROUND)"
+        remedy = "it is the number of samples trained on, or of writers (NUM_STEPS_CURRENT_ROUND)"
         raise UpdateRejected("weight", origin, key="weight", expected=expected, got=shown(weight), remedy=remedy)
     return float(weight)
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from custom.data.site_data import Batch
+from custom.keys import LARGEST_WRITER
 from custom.learning.seed import derive
 
 SUPPORT_STREAM = 1_000_003  # beyond any round, so that the random numbers are others
@@ -94,6 +95,10 @@ class WriterPool:
         """Of all writers of the pool."""
         return int(self.writers.sizes()[self.chosen].sum())
 
+    def largest(self) -> int:
+        """Samples of the writer with the most; 0 in an empty pool."""
+        return int(self.writers.sizes()[self.chosen].max(initial=0))
+
     def load(self, place: int, device: torch.device) -> Batch:
         """See `Writers.load`."""
         return self.writers.load(int(self.chosen[place]), device)
@@ -149,10 +154,11 @@ class WriterSiteData:
         return sum(pool.total_samples() for pool in self._pools(split))
 
     def counts(self) -> dict[str, int]:
-        """Samples by split, and writers."""
+        """Samples by split and of the largest training writer, and writers."""
         return {
             "train": self.size("train"),
             "test": self.size("test"),
+            LARGEST_WRITER: self.training.largest(),
             "training_writers": len(self.training),
             "held_out_writers": len(self.held_out),
             "skipped_writers": self.training.writers.skipped,

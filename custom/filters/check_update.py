@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
@@ -25,7 +26,7 @@ from custom.checks import update as checks
 from custom.checks.update import Origin, Tensors, UpdateRejected
 from custom.compression import wire
 from custom.errors import BundleError
-from custom.keys import POSITIONS, SAMPLES, TOO_LARGE_ROUND
+from custom.keys import LARGEST_WRITER, POSITIONS, SAMPLES, TOO_LARGE_ROUND, WRITERS
 from custom.panic import check_or_panic
 
 
@@ -46,8 +47,10 @@ class CheckUpdate(Filter):
         history: how many recently accepted, non-zero norms are remembered.
         min_history: how many of them it takes before norms are compared.
         max_weight: largest number of samples a site may claim; where InitializeGlobalWeights has asked for it, the
-            number of training samples it then reported is the limit.
+            number of training samples it then reported is the limit. Where the task says which writers are to train, as
+            after DrawWriters, so is their number times the samples of the site's largest writer.
         allow_partial: whether a dense update may leave out tensors of the model; a sparse one may.
+        writers_weigh_one: tasks in which a writer's weight is 1, whatever its samples, as in meta-learning.
 
     Attributes:
         counts: refusals by reason since the run started.
@@ -60,6 +63,7 @@ class CheckUpdate(Filter):
         min_history: int = 3,
         max_weight: float = 1e9,
         allow_partial: bool = False,
+        writers_weigh_one: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.max_norm_ratio = max_norm_ratio
@@ -67,12 +71,14 @@ class CheckUpdate(Filter):
         self.min_history = min_history
         self.max_weight = max_weight
         self.allow_partial = allow_partial
+        self.writers_weigh_one = writers_weigh_one
         self.counts: dict[str, int] = Counter()
         self._lock = threading.Lock()
         self._norms: deque[float] = deque(maxlen=history)
         self._round: tuple[str, int] = ("", -1)
         self._accepted: dict[str, _Accepted] = {}
         self._too_large: dict[tuple[str, str], int] = {}  # by workflow and site: the last round with a refused norm
+        self._drawn: dict[tuple[str, str], tuple[int, int]] = {}  # the same: the last round with a draw, and how many
 
     def check(self) -> None:
         """Looks at the settings.
@@ -87,11 +93,15 @@ class CheckUpdate(Filter):
         if not 1 <= self.min_history <= self.history:
             expected = f"a number from 1 to history ({self.history})"
             raise BundleError(key="CheckUpdate min_history", expected=expected, got=self.min_history)
+        tasks = self.writers_weigh_one
+        if isinstance(tasks, str) or not all(isinstance(task, str) for task in tasks):
+            raise BundleError(key="CheckUpdate writers_weigh_one", expected="a list of tasks", got=repr(tasks))
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Starts afresh with the run, if the settings are good; tells a site whose update was too large.
 
-        Else a site that sends what was refused again, as sparse exchange does, would be refused for ever.
+        Else a site that sends what was refused again, as sparse exchange does, would be refused for ever. When the
+        filters are through with a task, it notes how many writers the site is to train.
         """
         if event_type == EventType.START_RUN:
             check_or_panic(self, fl_ctx)
@@ -100,12 +110,14 @@ class CheckUpdate(Filter):
                 self._norms.clear()
                 self._accepted.clear()
                 self._too_large.clear()
+                self._drawn.clear()
                 self._round = ("", -1)
-        elif event_type == EventType.BEFORE_TASK_DATA_FILTER:
-            task = fl_ctx.get_prop(FLContextKey.TASK_DATA)
-            if isinstance(task, Shareable) and task.get_cookie(AppConstants.CONTRIBUTION_ROUND) is not None:
-                place = fl_ctx.get_prop(FLContextKey.WORKFLOW, ""), fl_ctx.get_peer_context().get_identity_name()
-                task.set_header(TOO_LARGE_ROUND, self._too_large.get(place, -1))
+        elif event_type == EventType.BEFORE_TASK_DATA_FILTER and (task := training_task(fl_ctx)) is not None:
+            task.set_header(TOO_LARGE_ROUND, self._too_large.get(workflow_and_site(fl_ctx), -1))
+        elif event_type == EventType.AFTER_TASK_DATA_FILTER and (task := training_task(fl_ctx)) is not None:
+            drawn, current_round = task.get_header(WRITERS), task.get_cookie(AppConstants.CONTRIBUTION_ROUND)
+            if drawn is not None:
+                self._drawn[workflow_and_site(fl_ctx)] = current_round, len(drawn)
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
         """Returns the result itself if it is fit or already an error reply, else an error reply."""
@@ -129,23 +141,30 @@ class CheckUpdate(Filter):
         self._check_first(origin, task_id)
         dxo = _weight_diff(shareable, origin)
         sent = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)
-        weight = checks.check_weight(sent, origin, max_weight=self._largest_weight(site, fl_ctx))
+        weight = checks.check_weight(sent, origin, max_weight=self._largest_weight(site, current_round, fl_ctx))
         check_content(dxo, weight, model, origin, allow_partial=self.allow_partial)
         norm = checks.l2_norm(dxo.data)
         ratio, least = self.max_norm_ratio, self.min_history
         try:
             checks.check_norm(norm, self._norms, origin, max_norm_ratio=ratio, min_history=least)
         except UpdateRejected:
-            self._too_large[self._round[0], site] = current_round
+            self._too_large[workflow_and_site(fl_ctx)] = current_round
             raise
         checks.check_metrics(dxo.get_meta_prop(MetaKey.INITIAL_METRICS), origin)
         self._accepted[site] = _Accepted(task_id, norm)
 
-    def _largest_weight(self, site: str, fl_ctx: FLContext) -> float:
-        """The samples that the site said it has before training; of one that did not say, the most that any has."""
-        told = {name: facts.get("train") for name, facts in (fl_ctx.get_prop(SAMPLES) or {}).items()}
-        counts = {name: count for name, count in told.items() if checks.is_finite_number(count)}
-        return min(counts.get(site, max(counts.values(), default=self.max_weight)), self.max_weight)
+    def _largest_weight(self, site: str, current_round: int, fl_ctx: FLContext) -> float:
+        """The samples that the site said it has before training; of one that did not say, the most that any has.
+
+        Where writers were drawn for this round, those of them at most.
+        """
+        limit = min(_told(site, "train", fl_ctx, self.max_weight), self.max_weight)
+        drawn_round, number = self._drawn.get(workflow_and_site(fl_ctx), (-1, 0))
+        if drawn_round != current_round:
+            return limit
+        if fl_ctx.get_prop(FLContextKey.TASK_NAME) in self.writers_weigh_one:
+            return min(limit, number)
+        return min(limit, number * _told(site, LARGEST_WRITER, fl_ctx, limit)) if number else 0
 
     def _enter_round(self, workflow: str, current_round: int) -> None:
         """On the first result of a new round, turns the finished round's norms into history, in name order."""
@@ -176,6 +195,26 @@ class CheckUpdate(Filter):
         headers = {**shareable[ReservedHeaderKey.HEADERS], ReservedHeaderKey.ERROR: str(error)}
         headers[ReservedHeaderKey.RC] = ReturnCode.TASK_RESULT_FILTER_ERROR
         return make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR, headers=headers)
+
+
+def _told(site: str, count: str, fl_ctx: FLContext, otherwise: float) -> float:
+    """A count that the site sent before training; of one that did not, the largest that any sent, or `otherwise`."""
+    told = {name: facts.get(count) for name, facts in (fl_ctx.get_prop(SAMPLES) or {}).items()}
+    counts = {name: float(value) for name, value in told.items() if checks.is_finite_number(value)}
+    return counts.get(site, max(counts.values(), default=otherwise))
+
+
+def training_task(fl_ctx: FLContext) -> Shareable | None:
+    """What a site is about to be sent, at the events about TASK_DATA, if it is a round of ScatterAndGather."""
+    task = fl_ctx.get_prop(FLContextKey.TASK_DATA)
+    training = isinstance(task, Shareable) and task.get_cookie(AppConstants.CONTRIBUTION_ROUND) is not None
+    return task if training else None
+
+
+def workflow_and_site(fl_ctx: FLContext) -> tuple[str, str]:
+    """The names of the running workflow and of the site that the server deals with in `fl_ctx`."""
+    peer = fl_ctx.get_peer_context()
+    return fl_ctx.get_prop(FLContextKey.WORKFLOW, ""), peer.get_identity_name() if peer else "?"
 
 
 def check_content(dxo: DXO, weight: float, model: Tensors, origin: Origin, *, allow_partial: bool = False) -> None:

@@ -63,6 +63,7 @@ def test_the_union_of_all_sites_does_not_depend_on_their_number(femnist):
     assert three[1].counts() == {
         "train": 15,
         "test": 3,
+        "largest_writer": 3,
         "training_writers": 5,
         "held_out_writers": 1,
         "skipped_writers": 0,

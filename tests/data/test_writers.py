@@ -100,7 +100,8 @@ def site() -> WriterSiteData:
 def test_description_and_counts(site):
     assert site.describe() == {"dataset": "toy", "embedded": False, "num_classes": 4, "input_shape": [1, 2, 3]}
     assert [site.size(split) for split in ("train", "validation", "test")] == [8, 0, 4]
-    counts = {"train": 8, "test": 4, "training_writers": 2, "held_out_writers": 1, "skipped_writers": 0}
+    writers = {"largest_writer": 5, "training_writers": 2, "held_out_writers": 1, "skipped_writers": 0}
+    counts = {"train": 8, "test": 4} | writers
     assert site.counts() == counts
 
 

@@ -154,6 +154,7 @@ def test_the_server_learns_how_many_writers_there_are(tmp_path):
     assert reply.get_meta_prop(SAMPLES) == {
         "train": 69,
         "test": 26,
+        "largest_writer": 21,
         "training_writers": 6,
         "held_out_writers": 2,
         "skipped_writers": 0,

@@ -80,6 +80,7 @@ FAULTS: dict[str, Callable[[DXO], None]] = {
     "weight NaN": weight(math.nan),
     "weight 1e30": weight(1e30),
     "weight above its samples": weight(100_000),
+    "weight twice": lambda dxo: weight(2 * dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND))(dxo),
     "weight no number": weight("many"),
     "metric NaN": lambda dxo: dxo.set_meta_prop(MetaKey.INITIAL_METRICS, {"val_accuracy": math.nan}),
     "weights, no update": lambda dxo: setattr(dxo, "data_kind", DataKind.WEIGHTS),

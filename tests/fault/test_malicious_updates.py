@@ -53,20 +53,25 @@ ROUNDS_OF_HARM = 8
 KINDS = [*REFUSED, "duplicate"]
 
 
-def run(folder: Path, kinds: list[str], num_rounds: int, *settings: str) -> tuple[Path, str]:
-    """hello-pt on digits at five sites, of which one sends `kinds` if there are any; workspace and output."""
-    # Honest norms grow more than tenfold from round to round as long as so few steps have taught the model nothing.
-    settings = ("dataset=digits", f"num_rounds={num_rounds}", *settings)
-    folder.mkdir(exist_ok=True)
-    job = export("hello-pt", folder / "job", *settings, drop_workflows=("cross_site_validate", "closing_validation"))
+def misbehave(job: Path, kinds: list[str], *tasks: str) -> None:
+    """Puts a site that sends `kinds` into the exported job; TensorBoard's component, which takes long, out of it."""
     path = job / "app" / "config" / "config_fed_client.json"
     config = json.loads(path.read_text())
     config["components"] = [part for part in config["components"] if part["id"] not in TENSORBOARD]
     if kinds:
         shutil.copy(Path(__file__).with_name("misbehave.py"), job / "app" / "custom")
         bad = {"path": "misbehave.Misbehave", "args": {"site": BAD_SITE, "kinds": kinds}}
-        config["task_result_filters"] = [{"tasks": ["train"], "filters": [bad]}]
+        config["task_result_filters"] = [{"tasks": list(tasks), "filters": [bad]}]
     path.write_text(json.dumps(config))
+
+
+def run(folder: Path, kinds: list[str], num_rounds: int, *settings: str) -> tuple[Path, str]:
+    """hello-pt on digits at five sites, of which one sends `kinds` if there are any; workspace and output."""
+    # Honest norms grow more than tenfold from round to round as long as so few steps have taught the model nothing.
+    settings = ("dataset=digits", f"num_rounds={num_rounds}", *settings)
+    folder.mkdir(exist_ok=True)
+    job = export("hello-pt", folder / "job", *settings, drop_workflows=("cross_site_validate", "closing_validation"))
+    misbehave(job, kinds, "train")
     output = simulate(job, folder, sites=5, threads=5, data_root=folder)
     return folder / "ws", output
 
@@ -172,3 +177,19 @@ def test_plausible_harm_is_borne_by_the_aggregator_of_the_readme_and_not_by_the_
     print(f"validation accuracy {accuracy}, {expected:.4f} when all behave")
     assert accuracy["robust"] > expected - 0.06
     assert accuracy["mean"] < expected - 0.2
+
+
+def test_no_weight_above_that_of_the_writers_drawn(tmp_path: Path) -> None:
+    """In perfedavg a round trains few of a site's writers: 6 of 80, who have 50 digits each, at three sites."""
+    rounds = ("fed_avg.num_rounds=2", "meta_train.num_rounds=2", "eval_every=0")
+    job = export("perfedavg", tmp_path / "job", "dataset=digits", "writers_per_round=6", *rounds)
+    misbehave(job, ["weight twice"], "train", "meta_train")
+    simulate(job, tmp_path, sites=3, threads=3, data_root=tmp_path)
+    events = [event for event in rounds_of(tmp_path / "ws") if event["failed"]]
+    assert {event["task"] for event in events} == {"train", "meta_train"}
+    for event in events:
+        assert sorted(event["sites"]) == ["site-1", "site-2"]
+        limit, got = re.findall(r"from 0 to (\d+), got (\d+)", event["failed"][BAD_SITE])[0]
+        assert int(got) == 2 * int(limit)
+        others = sum(facts["samples"] for facts in event["sites"].values())
+        assert others + int(limit) == (300 if event["task"] == "train" else 6)

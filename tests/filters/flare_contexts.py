@@ -42,13 +42,14 @@ class Server:
         self.set(FLContextKey.WORKFLOW, workflow)
         self.set(AppConstants.CURRENT_ROUND, current_round)
 
-    def context(self, site: str = "", task_id: str = "") -> FLContext:
+    def context(self, site: str = "", task_id: str = "", task_name: str = "train") -> FLContext:
         """A context for one submission of `site`, or one for the workflow itself."""
         fl_ctx = self.manager.new_context()
         if site:
             fl_ctx.set_peer_context(FLContextManager(identity_name=site, job_id="job").new_context())
             task_id = task_id or f"task-{next(self.task_ids)}"
             fl_ctx.set_prop(FLContextKey.TASK_ID, task_id, private=True, sticky=False)
+            fl_ctx.set_prop(FLContextKey.TASK_NAME, task_name, private=True, sticky=False)
         return fl_ctx
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nvflare.apis.dxo import DataKind, from_shareable
 from nvflare.apis.event_type import EventType
-from nvflare.apis.fl_constant import ReservedKey, ReturnCode
+from nvflare.apis.fl_constant import FLContextKey, ReservedKey, ReturnCode
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from nvflare.apis.utils.task_utils import apply_filters
 from nvflare.app_common.app_constant import AppConstants
@@ -22,7 +22,7 @@ from custom.aggregators.weighted import WeightedAggregator
 from custom.compression import wire
 from custom.errors import BundleError
 from custom.filters.check_update import CheckUpdate
-from custom.keys import POSITIONS, SAMPLES
+from custom.keys import POSITIONS, SAMPLES, WRITERS
 from tests.filters.flare_contexts import Server, submission
 
 MODEL = {"w": np.zeros(2, np.float32), "b": np.zeros(1, np.float32), "count": np.array(3, np.int64)}
@@ -34,9 +34,11 @@ def diff(*values: float) -> dict[str, np.ndarray]:
     return {"w": np.array(values, np.float32)} | BIAS
 
 
-def send(check: CheckUpdate, server: Server, result: Shareable, task_id: str = "") -> Shareable:
+def send(
+    check: CheckUpdate, server: Server, result: Shareable, task_id: str = "", task_name: str = "train"
+) -> Shareable:
     """Through the filter, the way ServerRunner calls it."""
-    fl_ctx = server.context(result.get_peer_prop(ReservedKey.IDENTITY_NAME, "?"), task_id)
+    fl_ctx = server.context(result.get_peer_prop(ReservedKey.IDENTITY_NAME, "?"), task_id, task_name)
     return apply_filters(Scope.TASK_RESULT_FILTERS_NAME, result, fl_ctx, {"train/in": [check]}, "train", "in")
 
 
@@ -69,6 +71,50 @@ def test_no_weight_above_what_was_reported_at_the_start():
     for site, most in (("site-1", 30), ("site-2", 20), ("site-3", 30), ("site-4", 30)):
         assert "weight" in error(send(check, server, submission(site, 0, diff(1, 1), most + 1)))
         assert send(check, server, submission(site, 0, diff(1, 1), most)).get_return_code() == ReturnCode.OK
+
+
+def draw(check: CheckUpdate, server: Server, site: str, current_round: int, places: list[int] | None) -> None:
+    """The event with which ServerRunner says that the filters are through with the task that it sends to a site."""
+    task = Shareable()
+    task.add_cookie(AppConstants.CONTRIBUTION_ROUND, current_round)
+    if places is not None:
+        task.set_header(WRITERS, places)
+    fl_ctx = server.context(site)
+    fl_ctx.set_prop(FLContextKey.TASK_DATA, task, private=True, sticky=False)
+    check.handle_event(EventType.AFTER_TASK_DATA_FILTER, fl_ctx)
+
+
+@pytest.mark.parametrize(
+    ("task", "site", "places", "most"),
+    [
+        ("train", "site-1", [3, 4], 14),  # 2 writers of at most 7 samples
+        ("train", "site-2", [0, 1, 2], 20),  # 3 of at most 9, who have 20 in all
+        ("train", "site-3", [0], 9),  # who said nothing: the largest that is known
+        ("meta_train", "site-1", [3, 4], 2),
+        ("train", "site-1", [], 0),
+        ("meta_train", "site-1", [], 0),
+        ("train", "site-1", None, 30),  # the task names no writers: all samples of the site
+    ],
+)
+def test_no_weight_above_that_of_the_writers_drawn(task, site, places, most):
+    server, check = Server(MODEL), CheckUpdate(writers_weigh_one=["meta_train"])
+    server.set(SAMPLES, {"site-1": {"train": 30, "largest_writer": 7}, "site-2": {"train": 20, "largest_writer": 9}})
+    draw(check, server, site, 0, places)
+    assert f"a number from 0 to {most}" in error(
+        send(check, server, submission(site, 0, diff(1, 1), most + 1), task_name=task)
+    )
+    good = submission(site, 0, diff(1, 1) if most else {}, most)
+    assert send(check, server, good, task_name=task).get_return_code() == ReturnCode.OK
+
+
+def test_a_draw_counts_for_its_own_round_site_and_workflow():
+    server, check = Server(MODEL, workflow="fed_avg"), CheckUpdate()
+    server.set(SAMPLES, {site: {"train": 30, "largest_writer": 7} for site in SITES})
+    draw(check, server, "site-1", 0, [0])
+    for site, current_round, workflow in (("site-2", 0, "fed_avg"), ("site-1", 0, "other"), ("site-1", 1, "fed_avg")):
+        server.enter(current_round, workflow)
+        good = submission(site, current_round, diff(1, 1), 30)
+        assert send(check, server, good).get_return_code() == ReturnCode.OK
 
 
 BAD = {
@@ -238,6 +284,11 @@ def test_start_run_forgets_everything():
 def test_bad_arguments(arguments):
     with pytest.raises(BundleError, match="expected a number"):
         CheckUpdate(**arguments).check()
+
+
+def test_tasks_come_as_a_list():
+    with pytest.raises(BundleError, match="writers_weigh_one: expected a list of tasks, got 'meta_train'"):
+        CheckUpdate(writers_weigh_one="meta_train").check()
 
 
 FAULTS = st.sampled_from([None, *(reason for reason in sorted(BAD) if reason != "stale_round")])
