@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import statistics
 from pathlib import Path
@@ -39,7 +40,8 @@ class FineTune(Controller):
 
     Args:
         task_name: the task that the sites' FineTuner is bound to.
-        start_from: `final`, the model of the last round, or `best`, that of the best round on validation.
+        start_from: `final`, the model of the last round, or `best`, that of the best round on validation. How many
+            rounds that one has behind it stands in the events of the ProgressLog, without which nobody is told.
         min_responses: sites that are enough to go on after `wait_time_after_min_received`, and without which the job
             ends; 0 waits for all and goes on with one.
         wait_time_after_min_received: seconds to wait for the others after that many have answered.
@@ -81,8 +83,10 @@ class FineTune(Controller):
             sites = len(self._engine.get_clients())
             if self.min_responses > sites:
                 raise BundleError(key="min_responses", expected=f"at most {sites} sites", got=self.min_responses)
-            self._rounds = self._rounds_trained(fl_ctx)
+            self._rounds: int | None = self._rounds_trained(fl_ctx)
             self._weights = self._starting_weights(fl_ctx)
+            if self.start_from == "best":
+                self._rounds = _best_round(self._run_dir(fl_ctx))
         except BundleError as error:
             self.system_panic(str(error), fl_ctx)
 
@@ -147,6 +151,9 @@ class FineTune(Controller):
             )
         return best[ModelLearnableKey.WEIGHTS]
 
+    def _run_dir(self, fl_ctx: FLContext) -> Path:
+        return Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id()))
+
     def _report(self, replies: Replies, fl_ctx: FLContext) -> None:
         sites = {
             site: {
@@ -164,13 +171,18 @@ class FineTune(Controller):
             "failed": dict(sorted(replies.errors.items())),
             "summary": summary,
         }
-        run_dir = Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id()))
-        progress.record(run_dir, "fine_tuned", "fine_tune", result, to_csv(sites))
+        progress.record(self._run_dir(fl_ctx), "fine_tuned", "fine_tune", result, to_csv(sites))
         for kind in KINDS:
             if kind in summary:
                 row = summary[kind]
                 scores = f"test_accuracy {row['mean']:.3f} +- {row['std']:.3f}  worst {row['worst']:.3f}"
                 self.log_info(fl_ctx, f"fine_tune  {kind}  {scores} ({row['worst_site']})")
+
+
+def _best_round(run_dir: Path) -> int | None:
+    events = [json.loads(line) for line in progress.read(run_dir).splitlines()]
+    rounds = [event["round"] for event in events if event["event"] == "best"]
+    return rounds[-1] if rounds else None
 
 
 def summarise(sites: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def kinds(personalization: dict[str, Any]) -> list[str]:
 
 def title(personalization: dict[str, Any]) -> str:
     """What the numbers of `table_rows` are."""
-    model = f"{personalization.get('start_from')} global model of {personalization.get('rounds')} rounds"
+    rounds = personalization.get("rounds")
+    model = f"{personalization.get('start_from')} global model" + (f" of {rounds} rounds" if rounds is not None else "")
     return f"{METRIC} at each site on its own data, fine-tuned from the {model}"
 
 

@@ -121,11 +121,11 @@ class FineTuner(SiteTask):
         received = from_shareable(shareable).data
         set_weights(site.model, received)
         try:
-            return self._personalise(site, folder, int(shareable.get_header(ROUNDS, 0)), fl_ctx, abort)
+            return self._personalise(site, folder, shareable.get_header(ROUNDS), fl_ctx, abort)
         finally:
             set_weights(site.model, received)  # other tasks of this process share the component
 
-    def _personalise(self, site: Site, folder: Path, rounds: int, fl_ctx: FLContext, abort: Signal) -> Shareable:
+    def _personalise(self, site: Site, folder: Path, rounds: int | None, fl_ctx: FLContext, abort: Signal) -> Shareable:
         personal_model.check_replaceable(folder, get_weights(site.model), site.name)
         scores: dict[str, Any] = {"global": _scores(site)}
         tuned = self._fine_tune(site, abort)

@@ -17,6 +17,7 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
 
 from controllers.fine_tune import FineTune, summarise
+from custom import progress
 from custom.keys import ROUNDS
 from tests.support import Engine, arrays, run_controller
 
@@ -55,9 +56,17 @@ def save_best(engine: Engine, value: float) -> None:
     set_global(engine, 1.0)
 
 
-@pytest.mark.parametrize(("start_from", "expected"), [("final", 1.0), ("best", 5.0)])
-def test_it_sends_the_model_that_was_asked_for(engine: Engine, start_from: str, expected: float) -> None:
+@pytest.mark.parametrize(
+    ("start_from", "expected", "best_rounds", "rounds"),
+    [("final", 1.0, [1], 3), ("best", 5.0, [1, 2], 2), ("best", 5.0, [], None)],
+)
+def test_it_sends_the_model_that_was_asked_for(
+    engine: Engine, start_from: str, expected: float, best_rounds: list[int], rounds: int | None
+) -> None:
+    """With the number of rounds that it has behind it: the best one, those up to the last that was the best."""
     save_best(engine, 5.0)
+    for number in best_rounds:
+        progress.append(engine.run_dir, "best", round=number, metric="val_accuracy", value=0.5)
     sent = []
 
     def answer(site: str, task: str, data: Shareable) -> Shareable:
@@ -65,10 +74,11 @@ def test_it_sends_the_model_that_was_asked_for(engine: Engine, start_from: str, 
         return scores(0.5, 0.75)
 
     run_controller(engine, FineTune(start_from=start_from), answer)
-    assert sent == [("fine_tune", 3, [expected])] * 2
+    assert sent == [("fine_tune", rounds, [expected])] * 2
     result = json.loads((engine.run_dir / "fine_tune.json").read_text())
     assert result["summary"]["personal"] == {"mean": 0.75, "std": 0.0, "worst": 0.75, "worst_site": "site-1"}
     rows = list(csv.reader((engine.run_dir / "fine_tune.csv").open()))
+    assert result["rounds"] == rounds
     assert rows[0] == ["site", "model", "metric", "value"]
     assert ["site-2", "personal", "test_accuracy", "0.75"] in rows
     event = json.loads((engine.run_dir / "progress.jsonl").read_text().splitlines()[-1])
