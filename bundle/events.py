@@ -26,18 +26,19 @@ class Follower:
         except OSError:
             return []
         self._offset += len(whole) + len(newline)
-        return [event for line in whole.splitlines() if (event := _parse(line)) is not None]
+        return [event for line in whole.splitlines() if (event := parse(line)) is not None]
 
 
 def read_events(path: Path) -> list[Event]:
     """All whole events of the file."""
     follower = Follower(path)
     events = follower.poll()
-    last = _parse(path.read_bytes()[follower._offset :]) if path.is_file() else None
+    last = parse(path.read_bytes()[follower._offset :]) if path.is_file() else None
     return [*events, last] if last else events
 
 
-def _parse(line: bytes) -> Event | None:
+def parse(line: bytes) -> Event | None:
+    """The event of one line; None if the line holds none."""
     try:
         event = json.loads(line)
     except ValueError:

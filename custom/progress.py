@@ -19,6 +19,7 @@ from typing import Any
 FILE_NAME = "progress.jsonl"
 STATS = "progress"  # group of FLARE's `show_stats` that holds PACKED, see `pack`
 PACKED = "jsonl_zlib_base64"
+MOST_BYTES = 200_000_000  # unpacked; 10,000 rounds of 50 sites have about as many
 _lock = threading.Lock()
 
 
@@ -68,9 +69,13 @@ def unpack(packed: str) -> bytes:
     """The lines again.
 
     Raises:
-        ValueError: it was not made by `pack`.
+        ValueError: it was not made by `pack`, or is too large.
     """
     try:
-        return zlib.decompress(base64.b64decode(packed, validate=True))
+        stream = zlib.decompressobj()
+        lines = stream.decompress(base64.b64decode(packed, validate=True), MOST_BYTES)
     except zlib.error as error:
         raise ValueError(f"not packed progress: {error}") from error
+    if not stream.eof:
+        raise ValueError(f"packed progress is cut short, or of more than {MOST_BYTES / 1e6:.0f} MB")
+    return lines

@@ -14,11 +14,10 @@ from pathlib import Path
 
 from custom.errors import BundleError
 from dashboard import passwords
-from dashboard.serving import Address
+from dashboard.serving import DEFAULT_PORT, Address, port_number
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 DEFAULT_CACHE = Path("~/.cache/flare-dashboard")
-DEFAULT_PORT = 8765
 M_ARENA_MAX, HEAPS = -8, 2  # the former as in malloc.h
 
 
@@ -49,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--kit", type=Path, metavar="DIR", help="startup kit of the FLARE admin to act as")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"port (default: {DEFAULT_PORT})")
+    parser.add_argument("--port", type=port_number, default=DEFAULT_PORT, help=f"port (default: {DEFAULT_PORT})")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain (PEM), for other machines")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key (PEM)")
     parser.add_argument(
@@ -76,7 +75,7 @@ def _set_password(path: Path) -> int:
     else:
         password = sys.stdin.readline().rstrip("\n")
     passwords.write_password(path, password)
-    print(f"The password is set; its hash is in {path}")
+    print(f"The password is set; its hash is in {path}. A dashboard that runs takes it, and logs everybody out.")
     return OK
 
 
@@ -86,28 +85,29 @@ def _serve(options: argparse.Namespace) -> int:
     address = Address(options.host, options.port, options.tls_cert, options.tls_key)
     address.check()
     kit = read_kit(options.kit.expanduser())
-    hashed = _password(options.password_file.expanduser(), address)
+    password = options.password_file.expanduser()
+    _make_password(password, address)
     cache = options.cache.expanduser()
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     from dashboard.app import serve  # slow to import, and a wrong option should be told at once
 
     print(f"FLARE dashboard of {kit.project or kit.server} for {kit.user}: {address.url}  (Ctrl-C ends it)", flush=True)
-    serve(kit, cache, address, hashed, options.open)
+    serve(kit, cache, address, password, options.open)
     return OK
 
 
-def _password(path: Path, address: Address) -> str:
-    """The hash; on a first start, where only this machine can reach the page, of a new password that is shown once."""
+def _make_password(path: Path, address: Address) -> None:
+    """On a first start, where only this machine can reach the page, makes one and shows it once; checks it later on."""
     if path.exists() or not address.local:
-        return passwords.read_password(path)
+        passwords.read_password(path)
+        return
     if not sys.stdout.isatty():  # it would end up in a log
         remedy = "set one first: python -m dashboard --set-password"
         raise BundleError("there is no password yet", key=str(path), remedy=remedy)
     password = passwords.random_password()
-    hashed = passwords.write_password(path, password)
+    passwords.write_password(path, password)
     print(f"The password of the dashboard, shown only now: {password}")
     print("  another one: python -m dashboard --set-password")
-    return hashed
 
 
 def _spare_memory() -> None:

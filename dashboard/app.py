@@ -27,7 +27,8 @@ from dashboard.flare import Flare
 from dashboard.logins import Gate, Logins
 from dashboard.pages import compare, downloads, launch, login, missing, network, session, sessions
 from dashboard.pages.frame import FOLDER, add_assets
-from dashboard.security import LONGEST_BODY, Guard
+from dashboard.passwords import read_password
+from dashboard.security import LONGEST_BODY, Cookies, Guard
 from dashboard.serving import Address
 from dashboard.web import Web
 
@@ -36,21 +37,25 @@ ASSETS = {"style.css": "text/css", "page.js": "text/javascript"}
 RECONNECT_S = 30.0  # a browser that is away for less finds its page as it was
 GZIP_LEVEL = 5  # pages are small, and the processor is the FLARE server's, maybe
 HISTORY = 40  # messages kept for it; each may hold a chart
+PASSWORD_S = 2.0  # between looks at the password's file
 log = logging.getLogger(__name__)
 
 
-def serve(kit: Kit, cache: Path, address: Address, hashed: str, open_browser: bool = False) -> None:
+def serve(kit: Kit, cache: Path, address: Address, password: Path, open_browser: bool = False) -> None:
     """Serves until it is interrupted.
 
     Args:
         kit: of the admin to act as.
         cache: folder for downloads and uploads.
         address: checked.
-        hashed: of the password.
+        password: the file with its hash.
         open_browser: once it is there.
+
+    Raises:
+        BundleError: the password's file is not as it must be.
     """
     flare = Flare(kit, cache)
-    app = create_app(Web(flare), address, hashed, open_browser)
+    app = create_app(Web(flare), address, password, open_browser)
     config = uvicorn.Config(
         app,
         host=address.host,
@@ -68,21 +73,25 @@ def serve(kit: Kit, cache: Path, address: Address, hashed: str, open_browser: bo
         uvicorn.Server(config).run()
 
 
-def create_app(web: Web, address: Address, hashed: str, open_browser: bool = False) -> ASGIApp:
+def create_app(web: Web, address: Address, password: Path, open_browser: bool = False) -> ASGIApp:
     """The whole application. NiceGUI keeps its state in its module, so there can be one in a process."""
-    logins, gate, secure = Logins(), Gate(hashed), address.certificate is not None
+    logins, gate = Logins(), Gate(read_password(password))
+    cookies = Cookies.of(address.port, address.certificate is not None)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        web.remove_old_uploads()
         web.flare.start()
         background_tasks.create(_read_forms(web), name="read forms")
+        watching = asyncio.create_task(_watch_password(password, gate, logins))
         if open_browser:
             asyncio.get_running_loop().call_later(0.5, webbrowser.open, address.url)
         yield
+        watching.cancel()
         await asyncio.to_thread(web.flare.stop)
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    login.add_routes(app, logins, gate, web.flare.kit.project, secure)
+    login.add_routes(app, logins, gate, web.flare.kit.project, cookies)
     downloads.add_routes(app, web)
     _add_assets(app)
     for page in (network, launch, sessions, session, compare):
@@ -104,7 +113,7 @@ def create_app(web: Web, address: Address, hashed: str, open_browser: bool = Fal
     )
     # NiceGUI's others are for prefixes and for caching, which the guard does; they break when a browser leaves.
     core.app.user_middleware[:] = [Middleware(GZipMiddleware, compresslevel=GZIP_LEVEL)]
-    return Guard(app, logins, address.names(), secure)
+    return Guard(app, logins, address.names(), cookies)
 
 
 async def _read_forms(web: Web) -> None:
@@ -112,6 +121,24 @@ async def _read_forms(web: Web) -> None:
         await web.forms()
     except BundleError as error:
         log.error("the jobs cannot be read: %s", error)
+
+
+async def _watch_password(path: Path, gate: Gate, logins: Logins) -> None:
+    """Takes a new password, and logs everybody out who had given the old one."""
+    problem = ""
+    while True:
+        await asyncio.sleep(PASSWORD_S)
+        try:
+            hashed, new_problem = read_password(path), ""
+        except BundleError as error:
+            hashed, new_problem = gate.hashed, f"the password stays as it was: {error}"
+        if new_problem not in ("", problem):
+            log.warning("%s", new_problem)
+        problem = new_problem
+        if hashed != gate.hashed:
+            gate.hashed = hashed
+            logins.close_all()
+            log.warning("the password was changed; everybody is logged out")
 
 
 def _add_assets(app: FastAPI) -> None:

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from bundle.form import Field, JobForm
+from custom.errors import BundleError
 from dashboard.command import run_bundle
 from dashboard.system import Job
 
@@ -22,9 +23,21 @@ def load_forms() -> tuple[JobForm, ...]:
     return tuple(_form(form) for form in json.loads(run_bundle("settings", "--json")))
 
 
-def form_values(job: Job, form: JobForm) -> dict[str, Any]:
-    """By key, what to put into the form to launch `job` again: its settings, and the defaults of all others."""
-    return {field.key: job.settings.get(field.key, field.default) for field in form.fields}
+def form_values(job: Job, form: JobForm) -> tuple[dict[str, Any], list[str]]:
+    """What to put into the form to launch `job` again.
+
+    Returns:
+        By key its settings, and the defaults of all others; and the settings, by label or key, that this form does not
+        take, as after an update of the bundle.
+    """
+    values, refused = {}, [key for key in job.settings if form.field(key) is None]
+    for field in form.fields:
+        try:
+            values[field.key] = field.checked(job.settings[field.key]) if field.key in job.settings else field.default
+        except BundleError:
+            values[field.key] = field.default
+            refused.append(field.label)
+    return values, refused
 
 
 def _form(form: dict[str, Any]) -> JobForm:

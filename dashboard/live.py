@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +12,10 @@ from typing import Any
 from nvflare.fuel.flare_api.flare_api import Session
 
 from bundle.connection import Connection
+from bundle.events import Event, parse
 from custom.errors import BundleError
 from custom.progress import PACKED, STATS, unpack
 
-Event = dict[str, Any]
 KEPT = 8  # jobs that ended, whose result may not be here yet
 logger = logging.getLogger(__name__)
 
@@ -32,16 +31,16 @@ class LiveEvents:
 
     def update(self, stats: Any) -> None:
         """Takes the answer of `show_stats`; one without progress, from another program's job, adds nothing."""
-        server = stats.get("server") if isinstance(stats, dict) else None
+        server = _group(stats, "server")
         self.answers = bool(server)
-        packed = (server.get(STATS) or {}).get(PACKED) if isinstance(server, dict) else None
+        packed = _group(server, STATS).get(PACKED)
         try:
-            lines = unpack(packed) if packed else b""
+            lines = unpack(packed) if isinstance(packed, str) else b""
         except ValueError as error:
             logger.debug("%s", error)
             return
         if len(lines) > self._size:
-            new = [json.loads(line) for line in lines[self._size :].splitlines()]
+            new = [event for line in lines[self._size :].splitlines() if (event := parse(line)) is not None]
             self.events, self._size = (*self.events, *new), len(lines)
 
 
@@ -93,6 +92,12 @@ class LiveJobs:
     def events(self) -> Mapping[str, tuple[Event, ...]]:
         """By job, those that have any."""
         return MappingProxyType({job_id: live.events for job_id, live in self._jobs.items() if live.events})
+
+
+def _group(stats: Any, name: str) -> Mapping[str, Any]:
+    """A part of an answer; empty if it is not there or something else."""
+    group = stats.get(name) if isinstance(stats, dict) else None
+    return group if isinstance(group, dict) else {}
 
 
 def _runs(session: Session, job_id: str, site: str) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import signal
 import subprocess
@@ -14,23 +15,25 @@ from types import FrameType
 
 from custom.errors import BundleError
 from dashboard.poc import ROOT, Poc, in_use
+from dashboard.serving import DEFAULT_PORT, port_number
 
 DEFAULT_WORKSPACE = ROOT / "workspace" / "poc"
-DEFAULT_PORT = 8765
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last one when the terminal is closed
 END_S = 10.0  # for the dashboard
 OK, BAD_INPUT = 0, 2
 
 
 class Stop(Exception):
-    """Somebody asked for the end, with Ctrl-C or SIGTERM."""
+    """Somebody asked for the end, with one of END_SIGNALS."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs both until Ctrl-C, SIGTERM, or the dashboard's own end."""
+    """Runs both until one of END_SIGNALS, such as Ctrl-C, or the dashboard's own end."""
     options = build_parser().parse_args(arguments)
     poc = Poc(options.workspace, options.sites)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    for number in END_SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, _stop)
     try:
         return _run(poc, options.port)
     except BundleError as error:
@@ -51,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder of the system; what was trained in it is still there the next time (default: workspace/poc)",
     )
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"of the page (default: {DEFAULT_PORT})")
+    parser.add_argument("--port", type=port_number, default=DEFAULT_PORT, help=f"of the page (default: {DEFAULT_PORT})")
     return parser
 
 
@@ -73,10 +76,11 @@ def _run(poc: Poc, port: int) -> int:
         dashboard = subprocess.Popen(command, cwd=ROOT)
         return dashboard.wait()
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in END_SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # once is enough, and nothing may be left running
         _end(dashboard)
-        print("Stopping FLARE; what was trained is kept (about 15 s)", flush=True)
+        with contextlib.suppress(OSError):  # of a terminal that was closed
+            print("Stopping FLARE; what was trained is kept (about 15 s)", flush=True)
         poc.stop()
 
 

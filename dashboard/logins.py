@@ -73,6 +73,11 @@ class Logins:
         if _digest(token) in self._logins:
             self._end(_digest(token))
 
+    def close_all(self) -> None:
+        """Logs everybody out."""
+        for key in list(self._logins):
+            self._end(key)
+
     def _end(self, key: str) -> None:
         self._logins.pop(key).ended.set()
 
@@ -87,17 +92,17 @@ class Attempts:
         self._burst, self._every_s, self._clock = burst, every_s, clock
         self._full_at: dict[str, float] = {}  # when a key will have all its attempts again
 
-    def take(self, key: str) -> float:
-        """Uses up one attempt and returns 0, or returns the seconds to wait for one."""
+    def wait(self, key: str) -> float:
+        """Seconds until there is an attempt; 0 if there is one."""
         now = self._clock()
-        full_at = max(self._full_at.get(key, now), now)
-        wait = full_at - now - (self._burst - 1) * self._every_s
-        if wait > 0:
-            return wait
+        return max(self._full_at.get(key, now) - now - (self._burst - 1) * self._every_s, 0.0)
+
+    def take(self, key: str) -> None:
+        """Uses up an attempt, of which there must be one."""
+        now = self._clock()
         if len(self._full_at) >= MOST_BUCKETS:
             self._full_at = {name: at for name, at in self._full_at.items() if at > now}
-        self._full_at[key] = full_at + self._every_s
-        return 0.0
+        self._full_at[key] = max(self._full_at.get(key, now), now) + self._every_s
 
     def give_back(self, key: str) -> None:
         """The attempt was a success."""
@@ -111,23 +116,27 @@ class Gate:
     their address, and those of everybody; so a stranger can use up what strangers have, and no more.
 
     Args:
-        hashed: of the password, see `dashboard.passwords`.
+        hashed: of the password, see `dashboard.passwords`; may be changed later.
         clock: for tests.
     """
 
     def __init__(self, hashed: str, clock: Clock = time.monotonic) -> None:
-        self._hashed = hashed
+        self.hashed = hashed
         self._each, self._strangers = Attempts(5, 12.0, clock), Attempts(30, 2.0, clock)
 
     def wait(self, address: str, device: str) -> float:
         """Seconds to wait before the next attempt; 0 uses one up."""
-        if self.knows(device):
-            return self._each.take(device)
-        return self._each.take(_network(address)) or self._strangers.take("")
+        known = self.knows(device)
+        attempts = [(self._each, device)] if known else [(self._each, _network(address)), (self._strangers, "")]
+        wait = max(counted.wait(key) for counted, key in attempts)
+        if not wait:
+            for counted, key in attempts:
+                counted.take(key)
+        return wait
 
     def admits(self, password: str, address: str, device: str) -> bool:
         """Is it the right password? Takes about 0.2 s: for a thread."""
-        if not matches(password, self._hashed):
+        if not matches(password, self.hashed):
             return False
         self._each.give_back(device if self.knows(device) else _network(address))
         return True
@@ -143,7 +152,7 @@ class Gate:
         return bool(name) and hmac.compare_digest(signature.encode(), self._sign(name).encode())
 
     def _sign(self, name: str) -> str:
-        return hmac.new(self._hashed.encode(), b"device " + name.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self.hashed.encode(), b"device " + name.encode(), hashlib.sha256).hexdigest()
 
 
 def _digest(token: str) -> str:

@@ -1,5 +1,8 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""From the meta that FLARE keeps of a job to what the dashboard shows of it, and the reason why it does not run."""
+"""From the meta that FLARE keeps of a job to what the dashboard shows of it, and the reason why it does not run.
+
+Part of a meta is from whoever submitted the job, with whatever tool: what is not as expected counts as not there.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ TOO_FEW = re.compile(r"connected sites \((\d+)\) < min_sites \((\d+)\)")
 STAMP = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d: ")
 GAVE_UP = "exceeded max schedule count"
 DID_NOT_START = ("FINISHED:FAILED_TO_RUN", "FINISHED:CAN_NOT_SCHEDULE", "FINISHED:ABANDONED")
+LAST_MOMENT = 32503680000.0  # the year 3000
 LOST = "FLARE's server was restarted while the job ran, and did not take it up again; launch it again"
 
 
@@ -39,7 +43,7 @@ def to_job(meta: Mapping[str, Any], server_started: float | None = None) -> Job:
         submitted=_number(meta.get("submit_time")),
         seconds=None if lost else duration(meta.get("duration")),
         sites=_sites(meta, launched),
-        settings=MappingProxyType(dict(launched.get("settings") or {})),
+        settings=MappingProxyType(dict(_dict(launched, "settings"))),
         launched_here=bool(launched),
         start_from=str(launched.get("start_from") or ""),
         reason=LOST if lost else reason(meta),
@@ -73,7 +77,7 @@ def duration(text: Any) -> float | None:
 
 def _last_attempt(meta: Mapping[str, Any]) -> str:
     """What the scheduler said when it last tried."""
-    attempts = [STAMP.sub("", str(line)) for line in meta.get("schedule_history") or []]
+    attempts = [STAMP.sub("", str(line)) for line in _list(meta, "schedule_history")]
     attempts = [said for said in attempts if not said.startswith(GAVE_UP) and said != "scheduled"]
     if not attempts:
         return ""
@@ -84,33 +88,39 @@ def _last_attempt(meta: Mapping[str, Any]) -> str:
 
 def _refused(meta: Mapping[str, Any]) -> str:
     """The sites, or the server, that did not take the job, with what they said."""
-    details = [str(detail) for detail in meta.get("job_deploy_detail") or []]
+    details = [str(detail) for detail in _list(meta, "job_deploy_detail")]
     return "; ".join(detail for detail in details if not detail.endswith(": OK"))
 
 
 def _launched(meta: Mapping[str, Any]) -> Mapping[str, Any]:
-    props = meta.get(CUSTOM_PROPS)
-    launched = props.get(LAUNCHED) if isinstance(props, dict) else None
-    return launched if isinstance(launched, dict) else {}
+    return _dict(_dict(meta, CUSTOM_PROPS), LAUNCHED)
 
 
 def _sites(meta: Mapping[str, Any], launched: Mapping[str, Any]) -> tuple[str, ...]:
-    if launched.get("sites"):
-        return tuple(sorted(str(site) for site in launched["sites"]))
-    deploy_map = meta.get("deploy_map")
-    if not isinstance(deploy_map, dict):
-        return ()
-    lists = [sites for sites in deploy_map.values() if isinstance(sites, list)]
-    named = {site for sites in lists for site in sites if isinstance(site, str)}
+    if chosen := _list(launched, "sites"):
+        return tuple(sorted(str(site) for site in chosen))
+    deploy_map = _dict(meta, "deploy_map")
+    named = {site for app in deploy_map for site in _list(deploy_map, app) if isinstance(site, str)}
     return () if ALL_SITES in {site.upper() for site in named} else tuple(sorted(named - {SERVER}))
+
+
+def _dict(holder: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = holder.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _list(holder: Mapping[str, Any], key: str) -> list[Any]:
+    value = holder.get(key)
+    return value if isinstance(value, list) else []
 
 
 def _moment(iso: Any) -> float | None:
     try:
         return datetime.fromisoformat(iso).timestamp() if iso else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    """Unix seconds; 0 for what is none."""
+    return float(value) if isinstance(value, int | float) and 0 < value < LAST_MOMENT else 0.0

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
 
 from custom.errors import BundleError
 
@@ -152,9 +153,4 @@ def in_use(port: int) -> bool:
 
 def _all_processes() -> list[tuple[int, str]]:
     """Id and command line of each."""
-    ps = shutil.which("ps")
-    if not ps:
-        return []
-    listed = subprocess.run([ps, "-ww", "-eo", "pid=,args="], capture_output=True, text=True, check=False).stdout
-    pairs = [line.strip().partition(" ") for line in listed.splitlines()]
-    return [(int(pid), line) for pid, _, line in pairs if pid.isdigit()]
+    return [(process.pid, " ".join(process.info["cmdline"] or ())) for process in psutil.process_iter(["cmdline"])]

@@ -98,7 +98,7 @@ class Poller:
             logger.warning("%s", problem)
         self._start_over()
         self._asker.notice([], [])
-        self._publish(replace(self.snapshot, problem=problem, server_status=""))
+        self._publish(replace(self.snapshot, problem=problem))
         self._failures += 1
         return BACKOFF_S[min(self._failures, len(BACKOFF_S)) - 1]
 
@@ -163,7 +163,6 @@ class Poller:
         return Snapshot(
             version=self.snapshot.version,
             taken=taken,
-            server_status=str(self._system.server_info.status),
             server_started=self._system.server_info.start_time,
             clients=self._clients(),
             jobs=tuple(_running_until(job, taken - self._jobs_read) for job in self._jobs),
@@ -184,7 +183,6 @@ def _essence(snapshot: Snapshot) -> Any:
     return (
         snapshot.problem,
         snapshot.taken > 0,
-        snapshot.server_status,
         snapshot.server_started,
         [replace(client, last_contact=float(client.is_silent(snapshot.taken))) for client in snapshot.clients],
         [replace(job, seconds=None) if job.status == RUNNING else job for job in snapshot.jobs],

@@ -24,7 +24,7 @@ class Progress:
     """Of a job that has not ended.
 
     Attributes:
-        done: rounds that are over.
+        done: rounds that are over, with those of the job that it continues.
         planned: rounds in all; 0 if that is not known.
         phase: what is going on, in words.
         left_s: about how many seconds of training are left; None if that is not known.
@@ -57,13 +57,14 @@ def progress(job: Job, report: Report, events: Sequence[dict[str, Any]], planned
         job: as FLARE has it.
         report: of `events`.
         events: of its progress.jsonl so far.
-        planned: rounds according to its settings, for as long as no round is over.
+        planned: rounds of all its tasks according to its settings; its events know only those of tasks that have begun.
     """
     workflow = next((event.get("workflow") for event in reversed(events) if event["event"] == "workflow_started"), None)
     phase = PHASES.get(str(workflow), str(workflow)) if workflow else WAITING.get(job.status, job.status.lower())
     if any(event["event"] == "job_ended" for event in events[-1:]):
         phase = "FLARE is collecting the result"
-    return Progress(len(report.rounds), report.num_rounds or planned, phase, _left(report))
+    done = report.rounds[-1].position if report.rounds else 0
+    return Progress(done, max(report.num_rounds, planned), phase, _left(report))
 
 
 def _left(report: Report) -> float | None:

@@ -12,7 +12,7 @@ SECRET = re.compile(
     r"(?:bearer\s+)?)(?:\"[^\"]*\"|'[^']*'|[^\s,;)\]}]+)"
 )
 TOKEN = re.compile(r"(?i)(?P<name>(?:token|signature|ssid)[\"']?\s*[:=]\s*[\"']?)[^\s,;)\]}\"']{8,}")  # not "token: 12"
-IN_URL = re.compile(r"(?P<before>\b[a-zA-Z][a-zA-Z0-9+.-]*://[^/\s:@]+:)[^@\s/]+@")
+IN_URL = re.compile(r"(?P<before>://[^/\s:@]+:)[^@\s/]+@")
 
 
 def redact(text: str) -> str:

@@ -9,6 +9,8 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bundle.connection import Connection, Refused
@@ -47,8 +49,9 @@ class Results:
         self._connection = connection
         self._folder = cache / FOLDER
         self._reports: OrderedDict[tuple[str, str], Report] = OrderedDict()
-        self._lock = threading.Lock()  # of the two dictionaries, and of the folder's entries
-        self._downloads: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()  # of the two dictionaries
+        self._making_room = threading.Lock()
+        self._jobs: dict[str, threading.Lock] = {}  # held while the folder of that job is written, read or removed
 
     def folder(self, job_id: str) -> Path:
         """Where the result of that job lies now; of the 20 last used, which are not removed.
@@ -56,14 +59,7 @@ class Results:
         Raises:
             BundleError: it has not ended, the user may not download it, or the system cannot be reached.
         """
-        with self._lock:
-            lock = self._downloads.setdefault(job_id, threading.Lock())
-        with lock:  # two browsers that open the same job download it once
-            folder = self._folder / job_id
-            if not folder.is_dir():
-                self._download(job_id, folder)
-                self._make_room()
-            os.utime(folder)
+        with self._held(job_id) as folder:
             return folder
 
     def report(self, job: Job) -> Report:
@@ -78,10 +74,10 @@ class Results:
             if known:
                 self._reports.move_to_end(key)
                 return known
-        folder = self.folder(job.job_id)
-        if job.status not in (COMPLETED, ABORTED):
-            self._fetch_site_logs(job.job_id, folder / "workspace")
-        report = _read(folder, job)
+        with self._held(job.job_id) as folder:
+            if job.status not in (COMPLETED, ABORTED):
+                self._fetch_site_logs(job.job_id, folder / "workspace")
+            report = _read(folder, job)
         with self._lock:
             self._reports[key] = report
             while len(self._reports) > MOST_REPORTS:
@@ -108,7 +104,23 @@ class Results:
         with self._lock:
             for key in [key for key in self._reports if key[0] == job_id]:
                 del self._reports[key]
-        shutil.rmtree(self._folder / job_id, ignore_errors=True)
+        with self._lock_of(job_id):
+            shutil.rmtree(self._folder / job_id, ignore_errors=True)
+
+    @contextmanager
+    def _held(self, job_id: str) -> Iterator[Path]:
+        """The folder of a result, which nobody removes meanwhile; two browsers that open a job download it once."""
+        with self._lock_of(job_id):
+            folder = self._folder / job_id
+            if not folder.is_dir():
+                self._download(job_id, folder)
+                self._make_room()
+            os.utime(folder)
+            yield folder
+
+    def _lock_of(self, job_id: str) -> threading.Lock:
+        with self._lock:
+            return self._jobs.setdefault(job_id, threading.Lock())
 
     def _download(self, job_id: str, folder: Path) -> None:
         part = self._folder / f".{job_id}.part"
@@ -148,16 +160,36 @@ class Results:
             shutil.rmtree(place, ignore_errors=True)
 
     def _make_room(self) -> None:
-        """Removes what was not used for the longest time."""
-        with self._lock:
+        """Removes what was not used for the longest time, but for what is being used."""
+        with self._making_room:
             folders = [path for path in self._folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-            folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+            ages = {path: _last_used(path) for path in folders}
             total = 0
-            for place, folder in enumerate(folders):
-                total += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            for place, folder in enumerate(sorted(folders, key=lambda path: ages[path], reverse=True)):
+                total += _size(folder)
                 if place and (place >= MOST_RESULTS or total > MOST_BYTES):
-                    logger.info("removing the downloaded result %s", folder.name)
-                    shutil.rmtree(folder, ignore_errors=True)
+                    lock = self._lock_of(folder.name)
+                    if lock.acquire(blocking=False):
+                        logger.info("removing the downloaded result %s", folder.name)
+                        shutil.rmtree(folder, ignore_errors=True)
+                        lock.release()
+
+
+def _last_used(path: Path) -> float:
+    """Unix seconds; 0 if it is gone meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files that are still there."""
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _read(folder: Path, job: Job) -> Report:

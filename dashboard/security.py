@@ -11,17 +11,17 @@ import asyncio
 import re
 import secrets
 from collections.abc import Awaitable
-from http.cookies import CookieError, SimpleCookie
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard.logins import Login, Logins
 
-COOKIE = "flare_dashboard"
-PUBLIC = ("/login", "/favicon.ico", "/static/style.css")
+PUBLIC = ("/login", "/logout", "/favicon.ico", "/static/style.css")
 OK = 200
 FILES = re.compile(r"/_nicegui/[\d.]+/(static|libraries|components|esm|resources)/")
 READING = ("GET", "HEAD")
@@ -45,6 +45,25 @@ HEADERS = {
 }
 
 
+class Cookies(NamedTuple):
+    """Names of the cookies, and whether they travel by TLS alone.
+
+    Attributes:
+        login: holds the token of a login.
+        device: of a browser that has logged in before.
+        secure: is the dashboard served by TLS?
+    """
+
+    login: str
+    device: str
+    secure: bool
+
+    @classmethod
+    def of(cls, port: int, secure: bool) -> Cookies:
+        """With the port in the names: a browser sends a host's cookies to all its ports, other dashboards included."""
+        return cls(f"flare_dashboard_{port}", f"flare_dashboard_{port}_device", secure)
+
+
 class Guard:
     """ASGI middleware; see the module.
 
@@ -52,11 +71,11 @@ class Guard:
         app: what is guarded.
         logins: who is logged in.
         names: host names that the dashboard answers to, lower case; `*.example.org` stands for any one label.
-        secure: is it served by TLS?
+        cookies: the dashboard's.
     """
 
-    def __init__(self, app: ASGIApp, logins: Logins, names: frozenset[str], secure: bool) -> None:
-        self.app, self.logins, self.names, self.secure = app, logins, names, secure
+    def __init__(self, app: ASGIApp, logins: Logins, names: frozenset[str], cookies: Cookies) -> None:
+        self.app, self.logins, self.names, self.cookies = app, logins, names, cookies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -65,7 +84,7 @@ class Guard:
         headers = Headers(scope=scope)
         scope["csp_nonce"] = secrets.token_urlsafe(16)
         scope["headers"] = [(name, value) for name, value in scope["headers"] if not name.startswith(b"x-forwarded-")]
-        login = self.logins.find(cookie(headers, COOKIE))
+        login = self.logins.find(cookie_parser(headers.get("cookie", "")).get(self.cookies.login, ""))
         refusal = self._refusal(scope, headers, login)
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send, None if refusal else login)
@@ -97,7 +116,7 @@ class Guard:
 
     def _is_foreign(self, scope: Scope, headers: Headers) -> bool:
         """Did a page of another site make the request? Browsers say so; a program that says nothing needs a login."""
-        own = f"{'https' if self.secure else 'http'}://{headers['host']}".lower()
+        own = f"{'https' if self.cookies.secure else 'http'}://{headers['host']}".lower()
         if any(origin.lower() != own for origin in headers.getlist("origin")):
             return True
         by_link = scope.get("method") in READING and headers.get("sec-fetch-mode") == "navigate"
@@ -139,15 +158,6 @@ class Guard:
                 await send(message)
 
         await self.app(scope, receive_while_alive, send_while_open)
-
-
-def cookie(headers: Headers, name: str) -> str:
-    """The value of a cookie of the request; empty if there is none."""
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(name)
-    except CookieError:
-        return ""
-    return found.value if found else ""
 
 
 def local_path(target: str) -> str:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import ipaddress
+import re
 import socket
 import ssl
 from dataclasses import dataclass
@@ -14,8 +16,21 @@ from cryptography import x509
 
 from custom.errors import BundleError
 
+DEFAULT_PORT = 8765
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
+LAST_PORT = 65535
 ANY_ADDRESS = ("0.0.0.0", "::")
+
+
+def port_number(text: str) -> int:
+    """For the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none from 1 to 65535.
+    """
+    if not re.fullmatch(r"[1-9]\d{0,4}", text) or int(text) > LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not from 1 to {LAST_PORT}")
+    return int(text)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nicegui import background_tasks
 from starlette.concurrency import run_in_threadpool
@@ -18,7 +17,7 @@ from custom.errors import BundleError
 from dashboard.flare import Flare
 from dashboard.words import is_over
 
-MOST_KEPT = 40
+MOST_KEPT, UNSEEN_S = 40, 30.0  # more are kept only of what a page shows
 RETRY_S = 10.0
 log = logging.getLogger(__name__)
 
@@ -43,8 +42,8 @@ class _Entry:
     state: Hashable = None  # of the job, when `reading` was asked for
     reading: Reading | None = None
     asked: float = 0.0
+    seen: float = 0.0  # when a page last looked at it
     loading: bool = False
-    loaded: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Reports:
@@ -66,25 +65,18 @@ class Reports:
         if job is None:
             return None
         entry = self._entries.setdefault(job_id, _Entry())
+        entry.seen = time.monotonic()
         self._entries.move_to_end(job_id)
-        while len(self._entries) > MOST_KEPT:
+        while len(self._entries) > MOST_KEPT and entry.seen - next(iter(self._entries.values())).seen > UNSEEN_S:
             self._entries.popitem(last=False)
-        state = (job.status, job.lost, len(snapshot.events.get(job_id, ())))
+        events = 0 if is_over(job) else len(snapshot.events.get(job_id, ()))
+        state = (job.status, job.lost, events)
         failed = entry.reading is not None and bool(entry.reading.problem)
         due = state != entry.state or (failed and time.monotonic() - entry.asked > RETRY_S)
         if due and not entry.loading:
             entry.state, entry.asked, entry.loading = state, time.monotonic(), True
             background_tasks.create(self._load(job_id, entry, is_over(job)), name=f"report {job_id}")
         return entry.reading
-
-    async def wait(self, job_id: str) -> Reading | None:
-        """As `latest`, but waits for the first reading."""
-        reading = self.latest(job_id)
-        entry = self._entries.get(job_id)
-        if reading is None and entry is not None:
-            await entry.loaded.wait()
-            reading = entry.reading
-        return reading
 
     async def _load(self, job_id: str, entry: _Entry, final: bool) -> None:
         try:
@@ -97,4 +89,3 @@ class Reports:
         finally:
             entry.loading = False
             self.version += 1
-            entry.loaded.set()

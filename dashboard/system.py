@@ -83,7 +83,6 @@ class Snapshot:
             is not silent, and how long a job has been running.
         taken: Unix seconds of the last successful reading; 0 before the first.
         problem: one sentence on why there is no reading now, and what to do; empty while all is well.
-        server_status: FLARE's word: `started` while a job runs, else `stopped`; empty while there is a problem.
         server_started: Unix seconds.
         clients: by name.
         jobs: the newest first.
@@ -94,7 +93,6 @@ class Snapshot:
     version: int = 0
     taken: float = 0.0
     problem: str = ""
-    server_status: str = ""
     server_started: float | None = None
     clients: tuple[Client, ...] = ()
     jobs: tuple[Job, ...] = ()

@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -53,13 +54,18 @@ class Web:
         """The form of a job, if it is there already."""
         return next((form for form in self.loaded_forms() if form.name == name), None)
 
-    def new_upload(self, name: str) -> Path:
-        """Where to put an uploaded file: in a folder of a random name, so the file can keep its own; old ones go."""
+    def remove_old_uploads(self) -> None:
+        """Those that another process has left, or a page that was open for a day."""
         folder = self.flare.cache / UPLOADS
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for old in folder.iterdir():
-            if old.stat().st_mtime < time.time() - KEEP_UPLOADS_S:
-                shutil.rmtree(old, ignore_errors=True)
-        own = folder / secrets.token_hex(8)
+            with suppress(FileNotFoundError):  # its page was closed just now
+                if old.stat().st_mtime < time.time() - KEEP_UPLOADS_S:
+                    shutil.rmtree(old, ignore_errors=True)
+
+    def new_upload(self, name: str) -> Path:
+        """Where to put an uploaded file: in a folder of a random name, so the file can keep its own."""
+        self.remove_old_uploads()
+        own = self.flare.cache / UPLOADS / secrets.token_hex(8)
         own.mkdir(mode=0o700)
         return own / (UNSAFE.sub("_", name).strip(".")[-MOST_LETTERS:] or "model.pt")

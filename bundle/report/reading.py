@@ -17,6 +17,7 @@ from bundle.report.outcome import ENDED_EARLY, judge, what_went_wrong
 from bundle.report.personal import elsewhere, latest
 from bundle.report.phases import Phases, rounds_behind
 from bundle.report.writers import read_writers
+from custom.checks.update import is_finite_number
 from custom.progress import FILE_NAME
 
 CROSS_SITE = Path("cross_site_val/cross_val_results.json")
@@ -167,7 +168,7 @@ def _cross_site(path: Path) -> dict[str, Sites]:
     matrix: dict[str, Sites] = {}
     for site, models in sorted(_read_json(path).items()):
         for model, metrics in models.items():
-            numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+            numbers = {name: float(value) for name, value in metrics.items() if is_finite_number(value)}
             matrix.setdefault(model, {})[site] = numbers
     return dict(sorted(matrix.items()))
 

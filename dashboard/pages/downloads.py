@@ -17,7 +17,7 @@ from dashboard.tables import to_csv
 from dashboard.web import UNSAFE, Web
 from dashboard.words import short
 
-NOT_FOUND, UNPROCESSABLE = 404, 422
+NOT_FOUND, UNPROCESSABLE, UNAVAILABLE = 404, 422, 503
 
 
 def add_routes(app: FastAPI, web: Web) -> None:
@@ -42,7 +42,10 @@ def add_routes(app: FastAPI, web: Web) -> None:
 
 async def _answer(web: Web, job_id: str, name: str, make: Callable[[], Path | str]) -> Response:
     """The file; only of a job that FLARE's store has, so an id is never taken for a path."""
-    job = web.flare.snapshot().job(job_id)
+    snapshot = web.flare.snapshot()
+    job = snapshot.job(job_id)
+    if job is None and not snapshot.taken:
+        return PlainTextResponse(snapshot.problem or "FLARE has not answered yet; try again.", UNAVAILABLE)
     if job is None:
         return PlainTextResponse("There is no such job.", NOT_FOUND)
     try:

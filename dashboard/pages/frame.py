@@ -48,11 +48,18 @@ def frame(web: Web, request: Request, title: str, place: str = "") -> Iterator[L
     live = Live(web.flare, web.reports)
     drawer = _navigation(place)
     _header(web, live, drawer, theme if theme in THEMES else "auto")
+    ui.on_exception(_tell)
     with box("page") as main:
         live.part(lambda snapshot: (snapshot.problem, snapshot.taken == 0), _banner)
         yield live
     ui.skip_link("Skip to the content", target=main)
     ui.timer(LOOK_S, live.look)
+
+
+def _tell(error: Exception) -> None:
+    """After a click that did not work, of which NiceGUI has written the reason into the log."""
+    why = error.strerror if isinstance(error, OSError) and error.strerror else "the dashboard's log says why"
+    ui.notify(f"That did not work: {why}.", type="negative", multi_line=True, close_button="Close", timeout=0)
 
 
 def _set_theme(theme: str) -> None:

@@ -42,7 +42,7 @@ def add_page(web: Web) -> None:
                 Text("h1", "Launch training")
             place = box("stack")
         with place:
-            if not web.loaded_forms():
+            if not (web.loaded_forms() and (web.flare.snapshot().taken or not clone)):
                 loading("Reading the jobs; this takes a few seconds after a start ...")
                 await ui.context.client.connected()
             try:
@@ -51,6 +51,8 @@ def add_page(web: Web) -> None:
                 place.clear()
                 notice("bad", "The jobs cannot be read", [str(error)], "forms-problem")
                 return
+            while clone and not web.flare.snapshot().taken and not ui.context.client.is_deleted:
+                await asyncio.sleep(LISTED_EVERY_S)
             if ui.context.client.is_deleted:
                 return  # the browser has gone elsewhere meanwhile
             place.clear()
@@ -102,15 +104,18 @@ class _Form:
             with card():
                 Text("h2", form.title)
                 Text("p", _without_addresses(form.description))
+                values, refused = form_values(earlier, form) if earlier else ({}, [])
                 if earlier:
                     Text("p", f"Settings are those of {earlier.name} {short(earlier.job_id)}.", "soft")
+                if refused:
+                    notice("warn", "But for these, which this form does not take:", refused, "not-cloned")
             with card("Settings"):
-                self._settings = Settings(form.fields, form_values(earlier, form) if earlier else {})
+                self._settings = Settings(form.fields, values)
             with box("grid-2 even"):
                 with card("Sites"):
                     self._sites = Sites(live, earlier.sites if earlier else (), read_job(form.name).min_clients)
                 with card("Start from"):
-                    self._start_from = StartFrom(web, form, earlier.start_from if earlier else "")
+                    self._start_from = StartFrom(web, live, form, earlier.start_from if earlier else "")
             self._problem = attributes(box(""), role="alert")
             with box("actions end sticky"):
                 self._busy = box("loading")

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+from nicegui import ui
 from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
 
 from dashboard.flare import Flare
-from dashboard.pages.parts import box
+from dashboard.pages.parts import Text, attributes, box
 from dashboard.shared import Reports
 from dashboard.system import Snapshot
 
@@ -19,6 +21,8 @@ State = Callable[[Snapshot], Hashable]
 Draw = Callable[[Snapshot], None]
 LOOK_S = 0.25  # for news
 TICK_S = 1.0 - LOOK_S / 2  # of clocks, with or without news
+BROKEN = "This part could not be shown; the dashboard's log says why."
+log = logging.getLogger(__name__)
 
 
 def reading_state(snapshot: Snapshot) -> str:
@@ -35,8 +39,15 @@ class _Part:
     drawn: bool = False
 
 
+@dataclass
+class _Hook:
+    owner: Element
+    call: Draw
+    broken: bool = False
+
+
 class Live:
-    """The moving parts of one browser's page.
+    """The moving parts of one browser's page. Where one of them breaks, the others go on.
 
     Args:
         flare: whose snapshots are shown.
@@ -48,7 +59,7 @@ class Live:
         self._seen, self._ticked = (0, 0), 0.0
         self._parts: list[_Part] = []
         self._clocks: list[tuple[TextElement, Callable[[float], str]]] = []
-        self._hooks: list[Draw] = []
+        self._hooks: list[_Hook] = []
 
     def part(self, state: State, draw: Draw, classes: str = "", tag: str = "div") -> Element:
         """A container that `draw` fills, and fills anew whenever `state` is another one."""
@@ -63,9 +74,9 @@ class Live:
         self._clocks.append((element, text))
 
     def always(self, hook: Draw) -> None:
-        """Called once a second, when there are news, and now."""
+        """Called once a second, when there are news, and now; gone with the element that it is called in."""
         hook(self._flare.snapshot())
-        self._hooks.append(hook)
+        self._hooks.append(_Hook(ui.context.slot.parent, hook))
 
     def look(self) -> None:
         """Brings everything up to date if there are news, and once a second."""
@@ -76,15 +87,27 @@ class Live:
 
     def _tick(self) -> None:
         snapshot = self._flare.snapshot()
-        for part in [part for part in self._parts if not part.container.is_deleted]:
+        self._parts = [part for part in self._parts if not part.container.is_deleted]
+        for part in list(self._parts):  # drawing one may add others
             self._refresh(part, snapshot)
-        for hook in self._hooks:
-            hook(snapshot)
+        self._hooks = [hook for hook in self._hooks if not hook.owner.is_deleted]
+        for hook in list(self._hooks):
+            self._call(hook, snapshot)
         now = time.time()
         self._clocks = [(element, text) for element, text in self._clocks if not element.is_deleted]
         for element, text in self._clocks:
             if (new := text(now)) != element.text:
                 element.text = new
+
+    def _call(self, hook: _Hook, snapshot: Snapshot) -> None:
+        try:
+            hook.call(snapshot)
+        except Exception:
+            if not hook.broken:  # once is enough
+                log.exception("a part of a page could not be brought up to date")
+            hook.broken = True
+        else:
+            hook.broken = False
 
     def _refresh(self, part: _Part, snapshot: Snapshot) -> None:
         state = part.state(snapshot)
@@ -93,4 +116,9 @@ class Live:
         part.shown, part.drawn = state, True
         part.container.clear()
         with part.container:
-            part.draw(snapshot)
+            try:
+                part.draw(snapshot)
+            except Exception:
+                log.exception("a part of a page could not be drawn")
+                part.container.clear()
+                attributes(Text("p", BROKEN, "soft"), role="alert", data_testid="broken")

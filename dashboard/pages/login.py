@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from bundle.report.wording import human_seconds
-from dashboard.logins import IDLE_S, Gate, Logins
+from dashboard.logins import Gate, Logins
 from dashboard.pages.frame import THEME_COOKIE
-from dashboard.security import COOKIE, local_path
+from dashboard.security import Cookies, local_path
 
-DEVICE_COOKIE = "flare_dashboard_device"
+LOGIN_S = 30 * 24 * 3600  # of the cookie; the login itself ends when nobody has clicked for long, see `Logins`
 DEVICE_S = 180 * 24 * 3600
 WRONG, TOO_MANY, DONE = 401, 429, 303
 PAGE = """<!doctype html>
@@ -38,15 +38,14 @@ PAGE = """<!doctype html>
 <p id="problem" class="problem" role="alert" data-testid="login-problem">{problem}</p>
 <button type="submit" data-testid="login">Log in</button>
 </form>
-<p class="help">Forgotten? On the machine that runs the dashboard: <code>python -m dashboard --set-password</code>, then
-start it again.</p>
+<p class="help">Forgotten? On the machine that runs the dashboard: <code>python -m dashboard --set-password</code></p>
 </main>
 </body>
 </html>
 """
 
 
-def add_routes(app: FastAPI, logins: Logins, gate: Gate, project: str, secure: bool) -> None:
+def add_routes(app: FastAPI, logins: Logins, gate: Gate, project: str, cookies: Cookies) -> None:
     """Adds `/login` and `/logout`.
 
     Args:
@@ -54,11 +53,11 @@ def add_routes(app: FastAPI, logins: Logins, gate: Gate, project: str, secure: b
         logins: who is logged in.
         gate: checks passwords.
         project: FLARE's name of the system.
-        secure: is it served by TLS?
+        cookies: their names.
     """
 
     def set_cookie(response: Response, name: str, value: str, seconds: float) -> None:
-        response.set_cookie(name, value, int(seconds), secure=secure, httponly=True, samesite="strict")
+        response.set_cookie(name, value, int(seconds), secure=cookies.secure, httponly=True, samesite="strict")
 
     def page(request: Request, target: str, problem: str = "", code: int = 200, wait: float = 0.0) -> Response:
         theme = request.cookies.get(THEME_COOKIE, "auto")
@@ -69,7 +68,7 @@ def add_routes(app: FastAPI, logins: Logins, gate: Gate, project: str, secure: b
     @app.get("/login")
     async def ask(request: Request) -> Response:
         target = local_path(request.query_params.get("next", "/"))
-        if logins.find(request.cookies.get(COOKIE, "")):
+        if logins.find(request.cookies.get(cookies.login, "")):
             return RedirectResponse(target, DONE)
         return page(request, target)
 
@@ -77,20 +76,20 @@ def add_routes(app: FastAPI, logins: Logins, gate: Gate, project: str, secure: b
     async def log_in(request: Request) -> Response:
         form = await request.form()
         password, target = str(form.get("password", "")), local_path(str(form.get("next", "/")))
-        address, device = request.client.host if request.client else "", request.cookies.get(DEVICE_COOKIE, "")
+        address, device = request.client.host if request.client else "", request.cookies.get(cookies.device, "")
         if wait := gate.wait(address, device):
             problem = f"Too many attempts. Wait {human_seconds(wait + 1)}, then try again; nothing is locked."
             return page(request, target, problem, TOO_MANY, wait)
         if not await run_in_threadpool(gate.admits, password, address, device):
             return page(request, target, "That is not the password.", WRONG)
         response = RedirectResponse(target, DONE)
-        set_cookie(response, COOKIE, logins.open(), IDLE_S)
-        set_cookie(response, DEVICE_COOKIE, gate.new_device(), DEVICE_S)
+        set_cookie(response, cookies.login, logins.open(), LOGIN_S)
+        set_cookie(response, cookies.device, gate.new_device(), DEVICE_S)
         return response
 
     @app.post("/logout")
     async def log_out(request: Request) -> Response:
-        logins.close(request.cookies.get(COOKIE, ""))
+        logins.close(request.cookies.get(cookies.login, ""))
         response = RedirectResponse("/login", DONE)
-        set_cookie(response, COOKIE, "", 0)
+        set_cookie(response, cookies.login, "", 0)
         return response

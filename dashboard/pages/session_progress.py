@@ -16,7 +16,7 @@ from dashboard.web import Web
 from dashboard.words import elapsed, is_over
 
 FACTS = ("Round", "Elapsed", "Left", "Sites", "Up", "Down")
-ROUNDS = "num_rounds"  # the setting that says how many are planned
+ROUNDS = "num_rounds"  # the argument of workflows that says how many are planned
 
 
 class ProgressCard:
@@ -56,9 +56,9 @@ class ProgressCard:
     def _planned(self, job: Job) -> int:
         """By its settings; of a job that was not launched here, the defaults say nothing."""
         form = self._web.form(job.name) if job.launched_here else None
-        field = form.field(ROUNDS) if form else None
-        planned = job.settings.get(ROUNDS, field.default if field else 0)
-        return planned if isinstance(planned, int) else 0
+        fields = [field for field in form.fields if field.key.rpartition(".")[2] == ROUNDS] if form else []
+        planned = [job.settings.get(field.key, field.default) for field in fields]
+        return sum(planned) if all(isinstance(rounds, int) for rounds in planned) else 0
 
     def _texts(self, job: Job, report: Report, now: Progress, snapshot: Snapshot) -> dict[str, str]:
         up, down = (human_bytes(report.total_bytes(name) or 0) for name in ("upload_bytes", "download_bytes"))

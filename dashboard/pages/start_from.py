@@ -10,13 +10,15 @@ from pathlib import Path
 from nicegui import events, ui
 from starlette.concurrency import run_in_threadpool
 
+from bundle.initial_model import JOB_ID
 from bundle.report.wording import human_bytes
 from dashboard.catalog import JobForm
+from dashboard.pages.live import Live
 from dashboard.pages.parts import TOGGLE, Text, attributes, box
 from dashboard.security import LONGEST_UPLOAD
-from dashboard.system import COMPLETED
+from dashboard.system import ABORTED, COMPLETED, Job, Snapshot
 from dashboard.web import Web
-from dashboard.words import ago, short
+from dashboard.words import ago, short, status
 
 SCRATCH, JOB, FILE = "scratch", "job", "file"
 WAYS = {SCRATCH: "Scratch", JOB: "An earlier job", FILE: "A file"}
@@ -29,15 +31,17 @@ class StartFrom:
 
     Args:
         web: what pages share.
+        live: brings jobs that end meanwhile.
         form: jobs of this form come first.
-        wanted: id of the job to begin with, if any.
+        wanted: what a job started from that is to be launched again: id of a job, name of a file, or nothing.
     """
 
-    def __init__(self, web: Web, form: JobForm, wanted: str = "") -> None:
-        self._web = web
+    def __init__(self, web: Web, live: Live, form: JobForm, wanted: str = "") -> None:
+        self._web, self._form, self._wanted = web, form, wanted
         self._file: Path | None = None
-        options = self._jobs(form)
-        begin = JOB if wanted in options else SCRATCH
+        options = self._jobs(web.flare.snapshot())
+        self._shown = options.keys()
+        begin = SCRATCH if not wanted else JOB if JOB_ID.fullmatch(wanted) else FILE
         self._way = ui.toggle(WAYS, value=begin, on_change=self._show).classes("toggle").props(TOGGLE)
         attributes(self._way, data_testid="start-from", aria_label="Start from")
         self._job = ui.select(options, value=wanted if wanted in options else None, with_input=True, label="Job")
@@ -54,10 +58,15 @@ class StartFrom:
             )
             self._upload.classes("upload").props("flat bordered")
             attributes(self._upload, data_testid="upload")
-            self._told = Text("p", f"up to {human_bytes(LONGEST_UPLOAD)}", "help")
+            again = f"The other job started from {wanted}; upload it again. " if begin == FILE else ""
+            self._told = Text("p", f"{again}At most {human_bytes(LONGEST_UPLOAD)}.", "help")
             attributes(self._told, data_testid="upload-state", role="status")
         self._help = Text("p", "", "help")
         self._show()
+        if begin == JOB and wanted not in options:
+            text = f"The other job started from the model of job {short(wanted)}, which is gone: choose another one."
+            attributes(Text("p", text, "problem"), role="status", data_testid="start-gone")
+        live.always(self._update)
 
     def chosen(self) -> str:
         """The id of a job, the path of the file, or nothing."""
@@ -76,11 +85,19 @@ class StartFrom:
         self._upload_box.visible = self._way.value == FILE
         self._help.text = NEW if self._way.value == SCRATCH else EARLIER
 
-    def _jobs(self, form: JobForm) -> dict[str, str]:
-        snapshot = self._web.flare.snapshot()
-        ended = [job for job in snapshot.jobs if job.status == COMPLETED][:MOST_JOBS]
-        ended.sort(key=lambda job: job.name != form.name)  # the sort is stable: the newest stay first
-        return {job.job_id: f"{job.name} {short(job.job_id)}, {ago(job.submitted, snapshot.taken)}" for job in ended}
+    def _update(self, snapshot: Snapshot) -> None:
+        options, value = self._jobs(snapshot), self._job.value
+        if options.keys() != self._shown:
+            self._shown = options.keys()
+            self._job.set_options(options, value=value if value in options else None)
+
+    def _jobs(self, snapshot: Snapshot) -> dict[str, str]:
+        """Those that are likely to have left a model, with what to call them; the newest first, but others' last."""
+        ended = [job for job in snapshot.jobs if job.status in (COMPLETED, ABORTED)][:MOST_JOBS]
+        if (wanted := snapshot.job(self._wanted)) and wanted.ended and wanted not in ended:
+            ended.append(wanted)
+        ended.sort(key=lambda job: job.name != self._form.name)  # the sort is stable
+        return {job.job_id: _name(job, snapshot.taken) for job in ended}
 
     async def _uploaded(self, event: events.UploadEventArguments) -> None:
         self._forget()
@@ -102,3 +119,8 @@ class StartFrom:
         if self._file:
             shutil.rmtree(self._file.parent, ignore_errors=True)
             self._file = None
+
+
+def _name(job: Job, now: float) -> str:
+    ended = "" if job.status == COMPLETED else f"{status(job).word.lower()}, "
+    return f"{job.name} {short(job.job_id)}, {ended}{ago(job.submitted, now)}"

@@ -114,7 +114,12 @@ def workspace(tmp_path: Path) -> Path:
     run = write_run(root / "server" / "simulate_job", job_events())
     (run / "app_server" / "FL_global_model.pt").touch()
     (run / "cross_site_val").mkdir()
-    matrix = {"site-1": {"SRV_FL_global_model.pt": {"test_accuracy": 0.7}, "site-2": {"test_accuracy": 0.4}}}
+    matrix = {
+        "site-1": {
+            "SRV_FL_global_model.pt": {"test_accuracy": 0.7, "test_loss": float("nan")},
+            "site-2": {"test_accuracy": 0.4},
+        }
+    }
     (run / "cross_site_val" / "cross_val_results.json").write_text(json.dumps(matrix))
     (root / "site-1" / "simulate_job").mkdir(parents=True)
     (root / "site-1" / "simulate_job" / "local_model.pt").touch()

@@ -90,6 +90,7 @@ class Served:
     def __init__(self, folder: Path, module: str = "dashboard", *options: str) -> None:
         self.port, self.folder = free_port(), folder
         secure = "--tls-cert" in options
+        self.cookie = f"flare_dashboard_{self.port}"
         self.url = f"{'https' if secure else 'http'}://localhost:{self.port}"
         write_password(folder / "password", PASSWORD)
         kit = make_kit(folder / "kit", free_port())

@@ -34,8 +34,11 @@ def test_torch_is_not_imported() -> None:
 
 def test_the_form_of_a_job_that_is_launched_again_has_its_settings() -> None:
     form = read_form("fl-plus-ft")
-    job = Job("1", "fl-plus-ft", "RUNNING", settings={"num_rounds": 2, "fine_tune.local_lr": 0.5, "gone": 1})
-    values = form_values(job, form)
+    settings = {"num_rounds": 2, "fine_tune.local_lr": 0.5, "gone": 1, "local_epochs": ["1"]}
+    values, refused = form_values(Job("1", "fl-plus-ft", "RUNNING", settings=settings), form)
+    local_epochs = form.field("local_epochs")
+    assert local_epochs is not None
+    assert refused == ["gone", local_epochs.label]
     assert values.keys() == {field.key for field in form.fields}
     assert (values["num_rounds"], values["fine_tune.local_lr"], values["local_epochs"]) == (2, 0.5, 1)
 

@@ -112,7 +112,6 @@ def done(flare: Flare, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_network(flare: Flare) -> None:
     snapshot = flare.snapshot()
     assert (snapshot.problem, [client.name for client in snapshot.clients]) == ("", ["site-1", "site-2"])
-    assert snapshot.server_status in ("started", "stopped")
     assert snapshot.server_started is not None
     assert time.time() - 600 < snapshot.server_started < time.time()
     wait_for(lambda: all("Memory" in client.resources for client in flare.snapshot().clients), "resources", 20.0)

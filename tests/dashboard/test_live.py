@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from custom.progress import PACKED, STATS, append, pack, read, unpack
+from custom.progress import MOST_BYTES, PACKED, STATS, append, pack, read, unpack
 from dashboard.live import KEPT, LiveEvents, LiveJobs
 
 
@@ -31,7 +31,19 @@ def test_events_come_once_each_as_the_file_grows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [None, {}, {"server": {}}, {"server": {STATS: {PACKED: "not packed"}}}, {"server": 3}]
+    "answer",
+    [
+        None,
+        {},
+        {"server": {}},
+        {"server": 3},
+        {"server": {STATS: "none"}},
+        {"server": {STATS: {PACKED: 3}}},
+        {"server": {STATS: {PACKED: "not packed"}}},
+        {"server": {STATS: {PACKED: pack(b"x" * 1000)[:12]}}},
+        {"server": {STATS: {PACKED: pack(b"x" * (MOST_BYTES + 1))}}},
+        {"server": {STATS: {PACKED: pack(b'no JSON\n[1]\n{"a": 1}\n{"event": 3}\n' * 10)}}},
+    ],
 )
 def test_an_answer_without_progress_leaves_what_was_seen(tmp_path: Path, answer: Any) -> None:
     live = LiveEvents()

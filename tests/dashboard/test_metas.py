@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dashboard.metas import duration, to_job
 
@@ -34,6 +36,26 @@ def test_what_was_launched_is_read_back() -> None:
     assert (job.submitted, job.seconds) == (1795271150.64, 35.348405)
     assert (dict(job.settings), job.start_from, job.sites) == ({"train.local_epochs": 2}, "old.pt", ())
     assert (job.reason, job.lost, job.launched_here) == ("", False, True)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+LAUNCHED = st.fixed_dictionaries({}, optional=dict.fromkeys(META["custom_props"]["launched"], JSON)) | JSON
+
+
+PROPS = st.fixed_dictionaries({"launched": LAUNCHED}) | JSON
+METAS = st.fixed_dictionaries({"custom_props": PROPS}, optional=dict.fromkeys(META.keys() - {"custom_props"}, JSON))
+
+
+@given(METAS)
+def test_no_meta_is_so_odd_that_it_cannot_be_shown(meta: dict[str, Any]) -> None:
+    """One that could not would keep all jobs from the page."""
+    job = to_job(META | meta, server_started=0.0)
+    assert all(isinstance(site, str) for site in job.sites)
+    datetime.fromtimestamp(job.submitted, UTC)
 
 
 def test_a_job_that_others_submitted() -> None:

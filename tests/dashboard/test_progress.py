@@ -37,6 +37,18 @@ def test_knows_from_the_settings_before_the_first_round_is_over() -> None:
     assert (now.text, now.share, now.left_s) == ("1 of 5", 0.0, None)
 
 
+def test_rounds_of_the_job_that_it_continues_count() -> None:
+    """After rounds 6 and 7 of a job that was stopped after its fifth."""
+    rows = [Round(task="train", round=n, position=n, num_rounds=10, seconds=1.0) for n in (6, 7)]
+    now = progress(RUNNING, Report(num_rounds=10, rounds=rows), [])
+    assert (now.text, now.share, now.left_s) == ("8 of 10", 0.7, 3.0)
+
+
+def test_a_task_that_has_not_begun_counts_if_the_settings_tell_of_it() -> None:
+    now = progress(RUNNING, Report(num_rounds=5, rounds=rounds(1.0, 1.0, 1.0, 1.0, 1.0, num_rounds=5)), [], planned=15)
+    assert (now.text, now.share) == ("6 of 15", 5 / 15)
+
+
 def test_says_nothing_that_it_does_not_know() -> None:
     now = progress(RUNNING, Report(), [])
     assert (now.text, now.share, now.left_s) == ("-", None, None)

@@ -16,6 +16,8 @@ from dashboard.redact import HIDDEN, redact
         "Authorization: Bearer abc.def.ghi",
         "ssid=7a2c1e55-0b7e-4a8f-9d57-1f0d7f3c9a11",
         "https://ann:hunter2@mirror.example/simple",
+        "git+ssh://ann:hunter2@mirror.example/simple",
+        "a.b.c://ann:hunter2@mirror.example",
         "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg\nhunter2\n-----END PRIVATE KEY-----",
         "-----BEGIN CERTIFICATE-----\nMIIEvQIBADANBg (cut off)",
     ],

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import dashboard.results
 from bundle.admin_kit import read_kit
 from bundle.connection import Connection
+from bundle.report.model import Report
 from custom.errors import BundleError
 from custom.progress import append
 from dashboard.results import FOLDER, Results
@@ -116,6 +120,32 @@ def test_room_is_made_for_what_was_used_last(results: Results, monkeypatch: pyte
     results.folder(jobs[3].job_id)
     results._make_room()
     assert sorted(folder.name for folder in results._folder.iterdir()) == [jobs[0].job_id, jobs[3].job_id]
+
+
+def test_what_is_being_read_is_not_removed(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report of a folder that is gone would be an empty one."""
+    monkeypatch.setattr("dashboard.results.MOST_RESULTS", 1)
+    read = threading.Event()
+    other = replace(DONE, job_id=f"0{DONE.job_id[1:]}")
+    for job in (DONE, other):
+        write_rounds(workspace_of(results, job), 2, 2)
+    read_report = dashboard.results.read_report
+
+    def slowly(folder: Path, job_id: str) -> Report:
+        read.wait(10)
+        return read_report(folder, job_id)
+
+    monkeypatch.setattr("dashboard.results.read_report", slowly)
+    with ThreadPoolExecutor() as threads:
+        report = threads.submit(results.report, DONE)
+        while not results._lock_of(DONE.job_id).locked():
+            time.sleep(0.01)
+        os.utime(results._folder / other.job_id, (time.time() + 100,) * 2)
+        results._make_room()
+        read.set()
+        assert len(report.result().rounds) == 2
+    results._make_room()
+    assert [folder.name for folder in results._folder.iterdir()] == [other.job_id]
 
 
 def test_a_job_that_was_deleted_leaves_nothing(results: Results) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +16,13 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from dashboard.app import PASSWORD_S
+from dashboard.passwords import write_password
 from dashboard.security import local_path
-from tests.dashboard.hostile import HTML, JOB_ID, RUNNING_ID, SCRIPT
+from tests.dashboard.hostile import BROKEN_ID, FROM_FILE_ID, FROM_GONE_ID, HTML, JOB_ID, RUNNING_ID, SCRIPT
 from tests.dashboard.served import PASSWORD, Served, write_certificate
 
+NEW_PASSWORD = "another horse battery staple"
 PAGES = ["/", "/launch", "/sessions", "/session/x", "/compare"]
 OTHERS = [
     "/session/x/model",
@@ -70,8 +74,22 @@ def test_everything_else_needs_a_login_too(served: Served, path: str, method: st
 
 def test_a_made_up_cookie_is_no_login(served: Served) -> None:
     with served.client() as client:
-        client.cookies.set("flare_dashboard", "x" * 43)
+        client.cookies.set(served.cookie, "x" * 43)
         assert client.get("/").status_code == 303
+
+
+@pytest.mark.parametrize("other", ['prefs={"a":1}', "a[b]=c", "flag", "=", '"', "x=é"])
+def test_cookies_of_other_programs_on_this_host_do_no_harm(served: Served, user: httpx.Client, other: str) -> None:
+    """Browsers send a host's cookies to all its ports."""
+    own = f"{served.cookie}={user.cookies[served.cookie]}"
+    for header in (f"{other}; {own}", f"{own}; {other}"):
+        answer = httpx.get(f"{served.url}/sessions", headers={"cookie": header.encode(), "accept": "text/html"})
+        assert answer.status_code == 200
+
+
+def test_two_dashboards_on_one_host_have_cookies_of_their_own(served: Served, user: httpx.Client) -> None:
+    assert set(user.cookies) == {served.cookie, f"{served.cookie}_device"}
+    assert str(served.port) in served.cookie
 
 
 def test_a_websocket_needs_a_login(served: Served, user: httpx.Client) -> None:
@@ -167,11 +185,13 @@ def test_a_page_says_that_flare_is_not_running(served: Served, user: httpx.Clien
 def test_logging_out_ends_the_login_and_its_websockets(served: Served) -> None:
     with served.logged_in() as client, websocket(served, client, Origin=served.url) as connection:
         connection.recv(5)
-        token = client.cookies["flare_dashboard"]
-        assert client.post("/logout", headers={"origin": served.url}, content=b"").status_code == 303
+        token = client.cookies[served.cookie]
+        for _ in range(2):  # the second time without a login
+            answer = client.post("/logout", headers={"origin": served.url}, content=b"")
+            assert (answer.status_code, answer.headers["location"]) == (303, "/login")
         with pytest.raises(ConnectionClosed, match="1008"):
             connection.recv(5)
-        client.cookies.set("flare_dashboard", token)
+        client.cookies.set(served.cookie, token)
         assert client.get("/").status_code == 303
 
 
@@ -216,10 +236,30 @@ def test_guessing_is_slowed_down_and_says_so(tmp_path: Path) -> None:
             assert "Wait" in refused[0].text
             assert 0 < int(refused[0].headers["retry-after"]) <= 13
             assert stranger.post("/login", data={"password": PASSWORD}).status_code == 429
-            del known.cookies["flare_dashboard"]  # the owner, at the same address, is let in all the same
+            del known.cookies[served.cookie]  # the owner, at the same address, is let in all the same
             assert known.post("/login", data={"password": PASSWORD}).status_code == 303
         assert PASSWORD not in served.log()
         assert "wrong" not in served.log()
+    finally:
+        served.stop()
+
+
+def test_a_new_password_logs_everybody_out_of_a_dashboard_that_runs(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    try:
+        with served.logged_in() as user, websocket(served, user, Origin=served.url) as connection:
+            connection.recv(5)
+            (tmp_path / "password").chmod(0o644)  # a mistake, which changes nothing
+            time.sleep(2 * PASSWORD_S)
+            assert user.get("/alive").status_code == 204
+            write_password(tmp_path / "password", NEW_PASSWORD)
+            with pytest.raises(ConnectionClosed, match="1008"):
+                connection.recv(10 * PASSWORD_S)
+            assert user.get("/alive").status_code == 303
+            assert user.post("/login", data={"password": PASSWORD}).status_code == 401
+            assert user.post("/login", data={"password": NEW_PASSWORD}).status_code == 303
+        assert "stays as it was" in served.log()
+        assert "everybody is logged out" in served.log()
     finally:
         served.stop()
 
@@ -247,6 +287,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
         f"/session/{RUNNING_ID}",
         f"/compare?jobs={JOB_ID}",
         f"/launch?clone={SCRIPT}",
+        f"/launch?clone={FROM_FILE_ID}",
     ]
     try:
         with served.logged_in() as client:
@@ -261,6 +302,39 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     finally:
         served.stop()
         assert "Traceback" not in served.log()
+
+
+def test_what_a_job_started_from_is_not_left_out_of_the_form_to_launch_it_again(tmp_path: Path) -> None:
+    """Nor are settings that the form does not take."""
+    served = Served(tmp_path, "tests.dashboard.hostile")
+    try:
+        with served.logged_in() as client:
+            for job_id, told in (
+                (FROM_FILE_ID, ("started from my model.pt; upload it again", "which this form does not take")),
+                (FROM_GONE_ID, ("started from the model of job 70e0cc18, which is gone",)),
+            ):
+                page = "Reading the jobs"
+                while "Reading the jobs" in page:
+                    page = client.get(f"/launch?clone={job_id}").text
+                assert all(text in page for text in told), job_id
+    finally:
+        served.stop()
+    assert "Traceback" not in served.log()
+
+
+def test_where_a_part_of_a_page_breaks_the_others_stay(tmp_path: Path) -> None:
+    served = Served(tmp_path, "tests.dashboard.hostile")
+    try:
+        with served.logged_in() as client:
+            page = client.get(f"/session/{BROKEN_ID}")
+            while "could not be shown" not in page.text:  # as long as its report is being read
+                page = client.get(f"/session/{BROKEN_ID}")
+            assert page.status_code == 200
+            assert "Completed" in page.text
+            assert "NoneType" not in page.text
+    finally:
+        served.stop()
+    assert "a part of a page could not be drawn" in served.log()
 
 
 def _check_elements(page: str, path: str) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from custom.errors import BundleError
 from dashboard import __main__ as command
+from dashboard import local
 from dashboard.passwords import write_password
 from dashboard.serving import Address
 from tests.dashboard.served import PASSWORD, free_port, make_kit, write_certificate
@@ -96,3 +98,12 @@ def test_a_wrong_start_is_one_line(
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert said in error
+
+
+@pytest.mark.parametrize("module", [command, local])
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "-1", "08765", "http", ""])
+def test_what_is_no_port(module: ModuleType, port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        module.build_parser().parse_args(["--port", port])
+    assert ended.value.code == 2
+    assert "1 to 65535" in capsys.readouterr().err
