@@ -110,7 +110,12 @@ class Live:
             hook.broken = False
 
     def _refresh(self, part: _Part, snapshot: Snapshot) -> None:
-        state = part.state(snapshot)
+        try:
+            state = part.state(snapshot)
+        except Exception as error:
+            state = repr(error)
+            if state != part.shown:  # once is enough
+                log.exception("whether a part of a page has changed could not be told")
         if part.drawn and state == part.shown:
             return
         part.shown, part.drawn = state, True
