@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from bundle.preflight import Check
 from bundle.provision import Kits
 from bundle.report.wording import table
+from bundle.templates import LOOPBACK
 
-LOOPBACK = ("localhost", "127.0.0.1")
 WHO = {
     "project_admin": "the operator: may do everything",
     "org_admin": "the administrator of a site's organisation",

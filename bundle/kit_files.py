@@ -7,6 +7,7 @@ It runs inside FLARE's provisioning, so `nvflare provision -p project.yml` makes
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from nvflare.lighter.entity import Participant, Project
 from nvflare.lighter.spec import Builder
 
 from bundle.allow_list import allowed_classes, install_code
-from bundle.templates import COMMON
+from bundle.templates import COMMON, LOOPBACK
 from custom.errors import BundleError
 
 ANCHOR = "export PYTHONPATH=/local/custom:$PYTHONPATH\n"  # a line of FLARE's startup/sub_start.sh
@@ -45,7 +46,9 @@ class KitFiles(Builder):
     """Writes local/ of the server and the sites: resources, environment, log format, and files of the template.
 
     Every kit keeps its log short on the console, has one line a round in log_rounds.txt, and a line in audit.log for
-    what was refused. The server keeps its job store in its kit, and lets no site speak in the name of another.
+    what was refused. The server keeps its job store in its kit, and lets no site speak in the name of another. Where the
+    server's name is that of this machine to itself, all sites run here, and each gets its share of the cores: threads of
+    processes that all take every core wait for each other, and rounds then take up to ten times as long.
 
     Args:
         template: the template's folder.
@@ -101,7 +104,9 @@ class KitFiles(Builder):
             _copy(COMMON, "log_config.json", local)
             for name in [*self.local_files, *(() if is_server else self.site_files)]:
                 _copy(self.template, name, local)
-            (local / "site.env").write_text(ENVIRONMENT + self._environment(participant, is_server), encoding="utf-8")
+            values = self._environment(participant, project)
+            lines = "".join(f"{key}={shlex.quote(str(value))}\n" for key, value in values.items())
+            (local / "site.env").write_text(ENVIRONMENT + lines, encoding="utf-8")
             _read_environment_at_start(Path(ctx.get_kit_dir(participant)) / "sub_start.sh")
 
     def finalize(self, project: Project, ctx: ProvisionContext) -> None:
@@ -109,11 +114,15 @@ class KitFiles(Builder):
         for path in Path(ctx.get_state_dir()).iterdir():
             path.chmod(0o600)
 
-    def _environment(self, participant: Participant, is_server: bool) -> str:
-        values = self.server_environment if is_server else self.site_environment
+    def _environment(self, participant: Participant, project: Project) -> dict[str, Any]:
+        if participant.type == ParticipantType.SERVER:
+            return self.server_environment
+        values: dict[str, Any] = {}
         if data_root := participant.get_prop("data_root"):
-            values = {"FLARE_DATA_ROOT": data_root, **values}
-        return "".join(f"{key}={shlex.quote(str(value))}\n" for key, value in values.items())
+            values["FLARE_DATA_ROOT"] = data_root
+        if project.get_server().name in LOOPBACK:
+            values["OMP_NUM_THREADS"] = max(1, (os.cpu_count() or 1) // len(project.get_clients()))
+        return values | self.site_environment
 
 
 def _store_in_kit(resources: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from custom.errors import BundleError
 TEMPLATES = ROOT / "workspace_templates"
 COMMON = TEMPLATES / "common"
 PROJECT = "project.yml"
+LOOPBACK = ("localhost", "127.0.0.1")  # hosts whose sites all run on this machine
 LONGEST_NAME = 64  # of a certificate's subject
 LONGEST_DOMAIN = 40  # with the name of a site it is the name of the site's lead
 

@@ -109,7 +109,7 @@ def test_time_outs_and_the_environment_of_a_site(kits: dict[str, Kits]) -> None:
     assert site.stdout.split() == ["error", "/srv/flare-data", "120", "60"]
     start = (secure.folder / "north" / "startup" / "sub_start.sh").read_text()
     assert start.index("local/site.env") < start.index("start_python()")
-    assert "OMP_NUM_THREADS=1" in (kits["poc"].folder / "north" / "local" / "site.env").read_text()
+    assert "\nOMP_NUM_THREADS=" not in (secure.folder / "north" / "local" / "site.env").read_text()  # on a machine each
     assert "FLARE_ON_MISSING" not in (kits["poc"].folder / "north" / "local" / "site.env").read_text()
 
 
@@ -365,6 +365,8 @@ def test_the_command_checks_the_server_and_leaves_its_kit_clean(cli: Cli, tmp_pa
         "startup",
         "transfer",
     ]
+    share = max(1, (os.cpu_count() or 1) // 2)
+    assert f"\nOMP_NUM_THREADS={share}\n" in (out / "federation" / "prod_00" / "b" / "local" / "site.env").read_text()
     again = cli("provision", "poc", out)
     assert again.returncode == 2
     assert "exists and is not empty" in again.stderr
