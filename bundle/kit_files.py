@@ -46,9 +46,9 @@ class KitFiles(Builder):
     """Writes local/ of the server and the sites: resources, environment, log format, and files of the template.
 
     Every kit keeps its log short on the console, has one line a round in log_rounds.txt, and a line in audit.log for
-    what was refused. The server keeps its job store in its kit, and lets no site speak in the name of another. Where the
-    server's name is that of this machine to itself, all sites run here, and each gets its share of the cores: threads of
-    processes that all take every core wait for each other, and rounds then take up to ten times as long.
+    what was refused. The server keeps its job store in its kit, and lets no site speak in the name of another. With the
+    server on `localhost` all sites run here, and each gets its share of the cores: threads of processes that all take
+    every core wait for each other, and rounds then take up to ten times as long.
 
     Args:
         template: the template's folder.

@@ -328,7 +328,7 @@ def test_a_template_of_ones_own_and_its_mistakes(tmp_path: Path) -> None:
     project.write_text(text.replace("$port", "$prot"))
     with pytest.raises(BundleError, match="expected no placeholders but"):
         fill_in(mine, Wanted())
-    project.write_text(text.replace("template: $template", "template: $template\n      local_files: [none.json]"))
+    project.write_text(text.replace("{template: $template}", "{template: $template, local_files: [none.json]}"))
     with pytest.raises(BundleError, match="no such file in the template"):
         provision(str(mine), tmp_path / "other", Wanted(host=HOST))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out"]
