@@ -9,9 +9,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from custom.errors import BundleError
+from custom.progress import write_atomically
 
 OK, NOT_FINISHED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 STDOUT = Path("-")
@@ -32,9 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
     except BrokenPipeError:  # `... | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+        return OK if command in (_report, _settings) else NOT_FINISHED  # the others were cut short
     except OSError as error:  # a full disk, no permission
-        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        file = f"{error.filename}: " if error.filename else ""
+        print(f"error: {file}{error.strerror or error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -180,12 +181,17 @@ def _run(options: argparse.Namespace) -> int:
         from bundle.report.html import to_html
 
         _write(options.html, to_html(report))
+        print(f"wrote {options.html}")
     return OK if report.finished else NOT_FINISHED
 
 
 def _resume(options: argparse.Namespace) -> int:
     from bundle.resume import resume_at_server, resume_in_simulator
 
+    given = {"-o": options.out, "-t": options.threads} if options.server_kit else {"--kit": options.kit}
+    if unused := [name for name, value in given.items() if value is not None]:
+        place = "--server-kit" if options.server_kit else "-w"
+        raise BundleError(f"has no meaning with {place}", key=unused[0], remedy="leave it out")
     if options.server_kit:
         if not options.job:
             raise BundleError("which job?", key="JOB_ID", remedy=f"python -m bundle report {options.server_kit} has it")
@@ -240,13 +246,16 @@ def _report(options: argparse.Namespace) -> int:
     _check_file(options.html)
     report = read_report(options.workspace, options.job)
     numbers = json.dumps(report.to_json(), indent=2) + "\n"
-    print(numbers if to_stdout else to_text(report), end="")
-    if options.json and not to_stdout:
-        _write(options.json, numbers)
+    files = {options.json: numbers} if options.json and not to_stdout else {}
     if options.html:
         from bundle.report.html import to_html
 
-        _write(options.html, to_html(report), sys.stderr if to_stdout else None)
+        files[options.html] = to_html(report)
+    for path, text in files.items():
+        _write(path, text)
+    print(numbers if to_stdout else to_text(report), end="")
+    for path in files:
+        print(f"wrote {path}", file=sys.stderr if to_stdout else None)
     return OK
 
 
@@ -268,11 +277,12 @@ def _provision(options: argparse.Namespace) -> int:
     from bundle.handover import to_text
     from bundle.preflight import check_server
     from bundle.provision import is_here, provision, renew
-    from bundle.templates import Wanted, split_names
+    from bundle.templates import Wanted, find_template, split_names
 
     given = {name: getattr(options, name) for name in ("sites", "host", "port", "domain")}
     given = {name: value for name, value in given.items() if value is not None}
     if options.renew:
+        find_template(options.template)
         if given:
             remedy = f"change {options.out / 'project.yml'}, which --renew reads"
             raise BundleError("cannot be changed by --renew", key=f"--{next(iter(given))}", remedy=remedy)
@@ -294,17 +304,15 @@ def _check_file(path: Path | None) -> None:
         raise BundleError("is a folder", key=str(path), remedy="give the file to write")
 
 
-def _write(path: Path, text: str, told: TextIO | None = None) -> None:
-    """Writes the whole file or leaves what was there."""
+def _write(path: Path, text: str) -> None:
+    """Writes the whole file or leaves what was there; what is no file, such as a pipe, gets the text as it is."""
     path = path.expanduser()
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    path = path.resolve()  # of a link, the file that it leads to
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    print(f"wrote {path}", file=told)
+    write_atomically(path, text)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 from custom.errors import BundleError
 
 OWN = ("custom.", "controllers.")
+KNOWN = (*OWN, "nvflare.", "torch.")
 UNKNOWN = object()  # no type is known: anything may be set
 
 
@@ -64,7 +65,9 @@ class Component:
         return f"{self.scopes[0]}.{argument}"
 
     def load(self) -> Any:
-        """The class, or None if it cannot be imported here."""
+        """The class, or None if it cannot be imported here or is a stranger's, whose code must not run here."""
+        if not self.path.startswith(KNOWN):
+            return None
         module_name, _, class_name = self.path.rpartition(".")
         try:
             return getattr(importlib.import_module(module_name), class_name)

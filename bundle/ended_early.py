@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from bundle.arguments import components
 from bundle.events import Event, read_events
 from bundle.jobs import read_json
-from bundle.report.locate import Run
+from bundle.report.locate import Run, opened
 from bundle.report.reading import read_run
 from custom import checkpoint
 from custom.checkpoint import Checkpoint
@@ -101,7 +100,7 @@ def read_ended_early(run: Run, extract_to: Path) -> EndedEarly:
 def _unpacked(run: Run, extract_to: Path) -> Path:
     if run.archive is None:
         return run.folder
-    with zipfile.ZipFile(run.archive) as archive:
+    with opened(run.archive) as archive:
         archive.extractall(extract_to)  # stays in that folder, whatever the names say
     return extract_to
 

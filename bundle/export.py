@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bundle import settings
 from bundle.classes import check_classes, check_settings
-from bundle.initial_model import INITIAL_MODEL, put_initial_model
+from bundle.initial_model import is_initial_model, put_initial_model
 from bundle.jobs import Job, read_job
 from bundle.link import TEXT_LINK_REMEDY, is_text_link
 from custom.errors import BundleError
@@ -36,7 +36,7 @@ def export(name_or_path: str, out: Path, assignments: Sequence[str] = (), code: 
     job = read_job(name_or_path)
     _check_out(out, job.folder)
     _check_links(job.folder)
-    initial_models = {key: value for key, value in values.items() if key.rpartition(".")[2] == INITIAL_MODEL}
+    initial_models = {key: value for key, value in values.items() if is_initial_model(key, job.configs)}
     settings.apply(job.configs, {key: value for key, value in values.items() if key not in initial_models})
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:

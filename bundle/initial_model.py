@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from bundle.poc import poc_workspace
-from bundle.report.locate import Run, find_run
+from bundle.report.locate import Run, find_run, opened
+from bundle.settings import find
 from custom.errors import BundleError
 
 INITIAL_MODEL = "initial_model"  # the argument
@@ -19,6 +19,19 @@ IN_JOB = "initial_model.pt"
 GLOBAL_MODELS = ("app_server/FL_global_model.pt", "app_server/fed_avg_model.pt")
 WORKFLOW = "InitializeGlobalWeights"
 JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_initial_model(key: str, configs: dict[Path, dict[str, Any]]) -> bool:
+    """Does a key of `--set` mean the argument of InitializeGlobalWeights?
+
+    Raises:
+        BundleError: it means nothing in this job, or several arguments.
+    """
+    if key == INITIAL_MODEL:
+        return True
+    if key.rpartition(".")[2] != INITIAL_MODEL:
+        return False
+    return any(part.path.rpartition(".")[2] == WORKFLOW for part, _ in find(configs, key))
 
 
 def put_initial_model(app_configs: dict[Path, dict[str, Any]], job_folder: Path, source: object) -> None:
@@ -54,7 +67,7 @@ def _copy(source: str, copy: Path) -> None:
     for name in GLOBAL_MODELS:
         try:
             if run.archive:
-                with zipfile.ZipFile(run.archive) as archive, archive.open(name) as model, copy.open("wb") as file:
+                with opened(run.archive) as archive, archive.open(name) as model, copy.open("wb") as file:
                     shutil.copyfileobj(model, file)
             else:
                 shutil.copyfile(run.folder / name, copy)

@@ -14,6 +14,7 @@ from bundle import ROOT
 from custom.errors import BundleError
 
 JOBS = ROOT / "jobs"
+CLASS_KEYS = ("path", "class_path", "name")  # each of which FLARE takes
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # nvflare.fuel.utils.validation_utils.JOB_NAME_PATTERN
 
 
@@ -86,12 +87,43 @@ def read_job(name_or_path: str) -> Job:
     folder = find_job(name_or_path)
     meta = read_json(folder / "meta.json")
     check_name(meta.get("name"), f"{folder / 'meta.json'} name")
+    if not isinstance(meta.get("deploy_map", {}), dict):
+        raise BundleError(key=f"{folder / 'meta.json'} deploy_map", expected="a JSON object", got=meta["deploy_map"])
     for app in meta.get("deploy_map", {}):
         check_name(app, f"{folder / 'meta.json'} deploy_map")
     paths = sorted(folder.glob("*/config/config_fed_*.json"))
     if not paths:
         raise BundleError("no app/config/config_fed_server.json or config_fed_client.json", key=str(folder))
-    return Job(folder, meta, {path.relative_to(folder): read_json(path) for path in paths})
+    configs = {path.relative_to(folder): read_json(path) for path in paths}
+    for path, config in configs.items():
+        _check_shape(config, path.name)
+    return Job(folder, meta, configs)
+
+
+def _check_shape(config: dict[str, Any], file: str) -> None:
+    """Raises BundleError where there is no list of components, or one of them is none."""
+
+    def entries(holder: dict[str, Any], kind: str, where: str) -> list[dict[str, Any]]:
+        found = holder.get(kind, [])
+        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+            raise BundleError(key=f"{where} {kind}", expected="a list of JSON objects", got=f"{json.dumps(found):.80}")
+        return found
+
+    def check_class(entry: Any, where: str) -> None:
+        named = [entry[key] for key in CLASS_KEYS if key in entry] if isinstance(entry, dict) else []
+        if not named or not isinstance(named[0], str):
+            expected = '{"path": "module.Class", "args": {...}}'
+            raise BundleError(key=where, expected=expected, got=f"{json.dumps(entry):.80}")
+
+    for kind in ("workflows", "components"):
+        for entry in entries(config, kind, file):
+            check_class(entry, f"{file} {kind} {entry.get('id', '')}".strip())
+    for binding in entries(config, "executors", file):
+        check_class(binding.get("executor"), f"{file} executor of {binding.get('tasks')}")
+    for kind in ("task_data_filters", "task_result_filters"):
+        for binding in entries(config, kind, file):
+            for entry in entries(binding, "filters", f"{file} {kind}"):
+                check_class(entry, f"{file} filter of {binding.get('tasks')}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import TextIO
@@ -77,7 +78,8 @@ class Live:
         elapsed = human_seconds(round(now - self.started))
         if self.out.isatty():
             if now - self._last_output >= HEARTBEAT_S:
-                self._write(f"\r\x1b[K  ... {self.phase} ({elapsed})")
+                room = shutil.get_terminal_size().columns - len(f"  ...  ({elapsed})") - 1
+                self._write(f"\r\x1b[K  ... {self.phase[: max(room, 0)]} ({elapsed})")  # a longer one would wrap
                 self._open_line = True
         elif now - self._last_output >= LOG_HEARTBEAT_S:
             self.line(f"... {self.phase}")

@@ -13,7 +13,7 @@ from bundle.continuation import make_continuation
 from bundle.ended_early import EndedEarly, read_ended_early
 from bundle.report.locate import SIMULATED, find_run
 from bundle.report.model import Report
-from bundle.run import new_workspace, run_exported
+from bundle.run import check_workspace, run_exported
 from bundle.simulator import runs_in
 from custom.errors import BundleError
 
@@ -32,15 +32,16 @@ def resume_in_simulator(job_id: str, workspace: Path, out: Path | None, threads:
         raise BundleError(
             "is no workspace of the simulator", key=f"-w {workspace}", remedy="for a server: --server-kit DIR"
         )
-    if runs_in(workspace.expanduser().absolute()):
+    if out:
+        check_workspace(out)
+    if runs_in(workspace.expanduser()):
         raise BundleError("a simulator still runs in it", key=f"-w {workspace}", remedy="stop it first, or wait")
     with tempfile.TemporaryDirectory(prefix="flare-bundle-") as temporary:
         ended = read_ended_early(run, Path(temporary, "unpacked"))
-        where = new_workspace(out, str(ended.meta["name"]))
         print(_where_it_goes_on(ended))
         sites = workspace.expanduser().absolute()
         job = make_continuation(ended, Path(temporary, str(ended.meta["name"])), sites)
-        return run_exported(job, len(ended.sites), threads, where)
+        return run_exported(job, len(ended.sites), threads, out)
 
 
 def resume_at_server(job_id: str, server_kit: Path, kit: Path | None, say: Callable[[str], None] = print) -> str:

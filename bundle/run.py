@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import signal
+import itertools
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 from bundle.events import Follower
 from bundle.export import export
+from bundle.interrupts import ignore_interrupts, interrupts_call
 from bundle.jobs import Job, read_job
 from bundle.live import Live
 from bundle.report.locate import SIMULATED, Run
@@ -24,7 +24,6 @@ from custom.errors import BundleError
 from custom.progress import FILE_NAME
 
 POLL_S = 0.2
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(
@@ -38,35 +37,26 @@ def run(
     Raises:
         BundleError: something is wrong that can be known before FLARE starts.
     """
+    if workspace:
+        check_workspace(workspace)
     name = read_job(name_or_path).name
-    where = new_workspace(workspace, name)
     with tempfile.TemporaryDirectory(prefix="flare-bundle-") as temporary:
-        return run_exported(export(name_or_path, Path(temporary, name), assignments), sites, threads, where)
+        return run_exported(export(name_or_path, Path(temporary, name), assignments), sites, threads, workspace)
 
 
-def new_workspace(workspace: Path | None, name: str) -> Path:
-    """The absolute path of the folder to run in, which is still to be made.
-
-    Raises:
-        BundleError: it is in use, or FLARE could not use it.
-    """
-    where = (workspace or Path("workspace", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")).expanduser().absolute()
-    _check_workspace(where)
-    return where
-
-
-def run_exported(job: Job, sites: int, threads: int | None, where: Path) -> Report | None:
+def run_exported(job: Job, sites: int, threads: int | None, workspace: Path | None) -> Report | None:
     """As `run`, of a plain job folder."""
     threads = sites if threads is None else threads
     check_sites(job, sites, threads)
-    where.parent.mkdir(parents=True, exist_ok=True)
+    where = _make_workspace(workspace, job.name)
     print(f"job {job.name}: {sites} sites, {threads} at a time, in FLARE's simulator")
     print(f"workspace {where}")
     code = _simulate(job, where, sites, threads)
     report = read_run(Run(SIMULATED, where / "server" / SIMULATED, where))
     if code is None:
         print(f"stopped after {len(report.rounds)} rounds; what is left: python -m bundle report {where}")
-        print(f"to go on: python -m bundle resume -w {where}")
+        if report.rounds or report.continued:
+            print(f"to go on: python -m bundle resume -w {where}")
         return None
     print(f"\n{to_text(report)}\nFLARE's output: {where / 'simulator.log'}")
     if code and report.finished:
@@ -78,7 +68,7 @@ def _simulate(job: Job, workspace: Path, sites: int, threads: int) -> int | None
     """Follows the simulator to its end; the exit code, or None if the user stopped it."""
     live = Live()
     follower = Follower(workspace / "server" / SIMULATED / FILE_NAME)
-    with _as_keyboard_interrupt():
+    with interrupts_call(_raise_keyboard_interrupt):
         simulator = Simulator(job.folder, workspace, sites, threads)
         print(f"FLARE's output goes to {simulator.log}", flush=True)
         try:
@@ -94,35 +84,47 @@ def _simulate(job: Job, workspace: Path, sites: int, threads: int) -> int | None
             live.line("stopping FLARE's processes")
             return None
         finally:
-            for number in INTERRUPTS:  # an impatient second Ctrl-C must not leave half of them alive
-                signal.signal(number, signal.SIG_IGN)
+            ignore_interrupts()
             simulator.stop()
             simulator.close()
 
 
-@contextmanager
-def _as_keyboard_interrupt() -> Iterator[None]:
-    """A plain `kill`, or a closed terminal, must not leave FLARE's processes behind either."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _raise_keyboard_interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
-def _check_workspace(workspace: Path) -> None:
-    if workspace.exists() and (not workspace.is_dir() or any(workspace.iterdir())):
+def _make_workspace(given: Path | None, name: str) -> Path:
+    """The empty folder to run in, absolute; where none is given, one that no other run has taken this second."""
+    if given:
+        workspace = check_workspace(given)
+        workspace.mkdir(parents=True, exist_ok=True)
+        return workspace
+    stem = check_workspace(Path("workspace", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"), new=False)
+    for number in itertools.count(1):
+        workspace = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
+        try:
+            workspace.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return workspace
+    raise AssertionError
+
+
+def check_workspace(workspace: Path, new: bool = True) -> Path:
+    """Its absolute path.
+
+    Raises:
+        BundleError: it is in use, or FLARE could not use it.
+    """
+    workspace = workspace.expanduser().absolute()
+    if new and workspace.exists() and (not workspace.is_dir() or any(workspace.iterdir())):
         held = "holds an earlier run" if (workspace / "server").is_dir() else "exists and is not empty"
         raise BundleError(
             f"{held}, and FLARE would delete it", key=str(workspace), remedy="choose another -w, or remove it first"
         )
     if any(character.isspace() for character in str(workspace)):
         raise BundleError("FLARE's simulator cannot have blanks in its path", key=f"-w {workspace}")
+    return workspace
 
 
 def check_sites(job: Job, sites: int, threads: int) -> None:

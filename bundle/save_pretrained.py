@@ -6,7 +6,6 @@ from __future__ import annotations
 import inspect
 import logging
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bundle.export import check_new
 from bundle.jobs import read_json
-from bundle.report.locate import Run, find_run
+from bundle.report.locate import Run, find_run, opened
 from bundle.report.model import Report
 from bundle.report.reading import read_report
 from custom.errors import BundleError
@@ -69,7 +68,7 @@ def _server_files(run: Run, *names: str) -> Iterator[Path]:
     if run.archive is None:
         yield run.folder
         return
-    with tempfile.TemporaryDirectory() as temporary, zipfile.ZipFile(run.archive) as archive:
+    with tempfile.TemporaryDirectory() as temporary, opened(run.archive) as archive:
         for name in {*names, f"app_server/{CONFIG}"} & set(archive.namelist()):
             archive.extract(name, temporary)
         yield Path(temporary)

@@ -81,8 +81,10 @@ class Simulator:
 
 def runs_in(workspace: Path) -> bool:
     """Does a simulator of this machine work in that folder?"""
-    commands = (process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"]))
-    return any(str(workspace) in command and not PROGRAMS.isdisjoint(command) for command in commands)
+    workspace = workspace.resolve()
+    processes = [process.info for process in psutil.process_iter(["cmdline", "cwd"])]
+    simulators = [info for info in processes if not PROGRAMS.isdisjoint(info["cmdline"] or ())]
+    return any(Path(info["cwd"] or "/", part).resolve() == workspace for info in simulators for part in info["cmdline"])
 
 
 def _quietly(action: Callable[[], None]) -> None:

@@ -44,13 +44,21 @@ class Point:
 
     @property
     def name(self) -> str:
-        """Name of its folder: the settings sorted by key; with a digest where letters had to go."""
+        """Name of its folder: the settings by key; a digest where letters had to go, or a text reads as a number."""
         plain = ",".join(f"{key}={value_text(value)}" for key, value in sorted(self.settings.items()))
         name = UNUSUAL.sub("-", plain)[:LONGEST_NAME]
-        if name == plain:
+        if name == plain and not any(map(_looks_else, self.settings.values())):
             return name
         whole = json.dumps(self.settings, sort_keys=True)
         return f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def _looks_else(value: Any) -> bool:
+    """Is it a text that would be a number, or true, if it were typed?"""
+    try:
+        return isinstance(value, str) and not isinstance(json.loads(value), str)
+    except ValueError:
+        return False
 
 
 def value_text(value: Any) -> str:

@@ -5,22 +5,21 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from bundle.events import Follower
+from bundle.interrupts import interrupts_call
 from bundle.live import Live
 from bundle.report.locate import SIMULATED, Run
 from bundle.report.reading import read_run
 from bundle.report.wording import human_bytes, human_seconds, number
-from bundle.run import INTERRUPTS, POLL_S
+from bundle.run import POLL_S
 from bundle.simulator import Simulator
 from bundle.sweep_results import Result
 from custom.progress import FILE_NAME, write_atomically
@@ -115,7 +114,8 @@ def run_all(waiting: Sequence[Result], out: Path, size: Size, ended: Callable[[]
 def _stop(running: Sequence[Running], live: Live) -> None:
     """All at once: each may take its seconds."""
     if running:
-        live.line("stopping FLARE's processes")
+        with suppress(OSError):  # of a pipe or terminal that has gone
+            live.line("stopping FLARE's processes")
         with ThreadPoolExecutor(len(running)) as pool:
             list(pool.map(Running.stop, running))
 
@@ -146,12 +146,5 @@ def _interrupts_noticed() -> Iterator[threading.Event]:
     """Ctrl-C, `kill` or a closed terminal sets the event, and raises nothing: no process may start unnoticed."""
     event = threading.Event()
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        event.set()
-
-    previous = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
-    try:
+    with interrupts_call(lambda number, frame: event.set()):
         yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -6,36 +6,33 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from bundle.interrupts import ignore_interrupts, interrupts_call
 from custom.errors import BundleError
 from dashboard.poc import ROOT, Poc, in_use
 from dashboard.serving import DEFAULT_PORT, port_number
 
 DEFAULT_WORKSPACE = ROOT / "workspace" / "poc"
-END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last one when the terminal is closed
 END_S = 10.0  # for the dashboard
 OK, BAD_INPUT = 0, 2
 
 
 class Stop(Exception):
-    """Somebody asked for the end, with one of END_SIGNALS."""
+    """Somebody asked for the end, with one of INTERRUPTS."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs both until one of END_SIGNALS, such as Ctrl-C, or the dashboard's own end."""
+    """Runs both until one of INTERRUPTS, such as Ctrl-C, or the dashboard's own end."""
     options = build_parser().parse_args(arguments)
     poc = Poc(options.workspace, options.sites)
-    for number in END_SIGNALS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
-            signal.signal(number, _stop)
     try:
-        return _run(poc, options.port)
+        with interrupts_call(_stop):
+            return _run(poc, options.port)
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -76,8 +73,7 @@ def _run(poc: Poc, port: int) -> int:
         dashboard = subprocess.Popen(command, cwd=ROOT)
         return dashboard.wait()
     finally:
-        for number in END_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # once is enough, and nothing may be left running
+        ignore_interrupts()
         _end(dashboard)
         with contextlib.suppress(OSError):  # of a terminal that was closed
             print("Stopping FLARE; what was trained is kept (about 15 s)", flush=True)

@@ -50,10 +50,12 @@ def rounds(report: Report, metric: str) -> tuple[list[str], Rows]:
     if start and metric in start.aggregate:
         values = [number(start.sites.get(name, {}).get(metric)) for name in names]
         rows.append(["start", number(start.aggregate.get(metric)), *values, "", "", ""])
+    several, best = len(report.tasks) > 1, report.best_row()
     for row in report.rounds:
+        label = f"{row.task} {row.round}" if several else f"{row.round}"
         values = [_site_value(row, name, metric) for name in names]
         costs = [human_seconds(row.seconds), human_bytes(row.upload_bytes), human_bytes(row.download_bytes)]
-        rows.append([_label(report, row), number(row.aggregate.get(metric)), *values, *costs])
+        rows.append([f"{label} (best)" if row is best else label, number(row.aggregate.get(metric)), *values, *costs])
     return ["round", "all sites", *names, "time", "up", "down"], rows
 
 
@@ -85,11 +87,6 @@ def final_scores(report: Report, metrics: Sequence[str]) -> list[str]:
     """The last value of each metric of the global model."""
     last = [next((row.aggregate[m] for row in reversed(report.rounds) if m in row.aggregate), None) for m in metrics]
     return [number(value) for value in last]
-
-
-def _label(report: Report, row: Round) -> str:
-    task = f"{row.task} " if len(report.tasks) > 1 else ""
-    return f"{task}{row.round}{' (best)' if report.is_best(row) else ''}"
 
 
 def _site_value(row: Round, name: str, metric: str) -> str:

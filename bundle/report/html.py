@@ -70,7 +70,8 @@ def _notices(report: Report) -> str:
 
 
 def _facts(report: Report) -> str:
-    done = f"{len(report.rounds)} of {report.num_rounds}" if report.num_rounds else str(len(report.rounds))
+    done = str(report.rounds[-1].position if report.rounds else 0)
+    done += f" of {report.num_rounds}" if report.num_rounds else ""
     by_task = [f"{sum(row.task == task for row in report.rounds)} {task}" for task in report.tasks]
     facts = [
         ("Rounds", done, ", ".join(by_task) if len(by_task) > 1 else ""),
@@ -113,12 +114,13 @@ def _rounds_of(report: Report, metric: str, costs: bool = True) -> str:
     rows = []
     if report.initial:
         rows.append(("", ["start", *_values(report.initial, metric, names), *([""] * 3 if costs else [])]))
+    several, best = len(report.tasks) > 1, report.best_row()
     for row in report.rounds:
-        label = f"{row.task} {row.round}" if len(report.tasks) > 1 else str(row.round)
+        label = f"{row.task} {row.round}" if several else str(row.round)
         cells = [label, *_values(row, metric, names)]
         if costs:
             cells += [f"{row.seconds:.1f}", human_bytes(row.upload_bytes), human_bytes(row.download_bytes)]
-        rows.append(("best" if report.is_best(row) else "", cells))
+        rows.append(("best" if row is best else "", cells))
     header = ["round", "all sites", *names, *(["seconds", "up", "down"] if costs else [])]
     return f"<h2>{escape(metric or 'Rounds')} of the global model after each round</h2>\n{table(header, rows)}"
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,20 @@ class Run:
         """Unix seconds of the last sign of life."""
         places = (self.archive, self.folder / FILE_NAME, self.folder)
         return max((path.stat().st_mtime for path in places if path and path.exists()), default=0.0)
+
+
+@contextmanager
+def opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """A job's zip in FLARE's store.
+
+    Raises:
+        BundleError: it is damaged, as far as the caller has read.
+    """
+    try:
+        with zipfile.ZipFile(archive) as content:
+            yield content
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise BundleError(f"the job's archive is damaged ({error})", key=str(archive)) from error
 
 
 def find_run(path: Path, job_id: str = "") -> Run:

@@ -134,9 +134,11 @@ class Report:
         counts = [getattr(row, name) for row in self.rounds]
         return None if None in counts else sum(counts)
 
-    def is_best(self, row: Round) -> bool:
-        """Was the global model after that round the best? False where several tasks had a round of that number."""
-        return bool(self.best and self.best["round"] == row.round and len(self.tasks) == 1)
+    def best_row(self) -> Round | None:
+        """The round after which the global model was the best; None where several tasks had a round of that number."""
+        if not self.best or len(self.tasks) != 1:
+            return None
+        return next((row for row in reversed(self.rounds) if row.round == self.best["round"]), None)
 
     def metrics(self) -> list[str]:
         """The metrics that any global model has, by name; no counts."""
@@ -175,12 +177,13 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The object of `report --json`."""
+        several = len(self.tasks) > 1
         return {
             "job": self.job,
             **({"continued": self.continued} if self.continued else {}),
             "dataset": self.dataset,
             "initial": {"sites": self.initial.sites, "aggregate": self.initial.aggregate} if self.initial else None,
-            "rounds": [({"task": row.task} if len(self.tasks) > 1 else {}) | row.to_json() for row in self.rounds],
+            "rounds": [({"task": row.task} if several else {}) | row.to_json() for row in self.rounds],
             "cross_site": self.cross_site,
             "personalization": self.writers.to_json() if self.writers else self.personalization,
             "best": self.best,

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from bundle.events import Event, read_events
 from bundle.report.causes import first_cause
-from bundle.report.locate import Run, find_run
+from bundle.report.locate import Run, find_run, opened
 from bundle.report.model import BYTES, COUNTS, Metrics, Report, Round, Score, Sites, weighted_mean
 from bundle.report.outcome import ENDED_EARLY, judge, what_went_wrong
 from bundle.report.personal import elsewhere, latest
@@ -38,13 +37,14 @@ def read_report(path: Path, job_id: str = "") -> Report:
     run = find_run(path, job_id)
     if run.archive is None:
         return read_run(run)
-    with tempfile.TemporaryDirectory() as temporary, zipfile.ZipFile(run.archive) as archive:
+    with tempfile.TemporaryDirectory() as temporary, opened(run.archive) as archive:
         names = archive.namelist()
         for name in names:
             if name.endswith(TEXT_SUFFIXES):
                 archive.extract(name, temporary)  # stays under that folder, whatever the name says
         report = read_run(Run(run.job_id, Path(temporary), run.sites_root))
     report.folder = str(run.archive)
+    report.errors = [error.replace(f"{temporary}/", f"{run.archive}: ") for error in report.errors]
     in_zip = {kind: f"{name} in {run.archive}" for kind, name in MODELS.items() if name in names}
     report.models = in_zip | report.models
     return report

@@ -65,9 +65,10 @@ def _rounds_of(report: Report, metric: str, costs: bool = True) -> str:
     rows = [header]
     if report.initial:
         rows.append(["start", *_values(report.initial, metric, names, few, {}), *([""] * 3 if costs else [])])
+    several, best = len(report.tasks) > 1, report.best_row()
     for row in report.rounds:
-        task = f"{row.task} " if len(report.tasks) > 1 else ""
-        label = f"{task}{row.round}/{row.num_rounds}" + (" *" if report.is_best(row) else "")
+        task = f"{row.task} " if several else ""
+        label = f"{task}{row.round}/{row.num_rounds}" + (" *" if row is best else "")
         rows.append([label, *_values(row, metric, names, few, row.failed), *(_costs(row) if costs else [])])
     text = f"{metric or 'rounds'} of the global model after each round\n{table(rows)}"
     if not costs:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from bundle.report.model import Report
 
 T = TypeVar("T")
+ROUNDED_TO_100 = 99.95  # what would be written as 100.0
 ALIKE, ALIKE_WITHIN = "the same", 0.01
 FINAL, BEST = "SRV_FL_global_model.pt", "SRV_best_FL_global_model.pt"
 CROSS_NAMES = {FINAL: "global, last round", BEST: "global, best"}
@@ -17,10 +18,11 @@ CROSS_NAMES = {FINAL: "global, last round", BEST: "global, best"}
 def human_bytes(count: float) -> str:
     """`1.3 MB`: decimal units, three digits at most."""
     for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000 or unit == "GB":
+        digits = 0 if unit == "B" or abs(count) >= ROUNDED_TO_100 else 1
+        if abs(round(count, digits)) < 1000 or unit == "GB":
             break
         count /= 1000
-    return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+    return f"{count:.{digits}f} {unit}"
 
 
 def against_dense(sent: int | None, dense: int | None) -> str:
@@ -55,7 +57,7 @@ def points(change: float) -> str:
 
 def model_name(report: Report, name: str) -> str:
     """FLARE's name of a model in the cross-site matrix, in words."""
-    if name == FINAL and BEST not in report.cross_site and report.rounds and report.is_best(report.rounds[-1]):
+    if name == FINAL and BEST not in report.cross_site and report.rounds and report.best_row() is report.rounds[-1]:
         return f"{CROSS_NAMES[FINAL]} (also the best)"
     own = "personal" if report.personalization else "its own"
     return CROSS_NAMES.get(name, f"{name}, {own}" if not name.startswith("SRV_") else name.removeprefix("SRV_"))

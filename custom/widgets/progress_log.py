@@ -60,7 +60,7 @@ class ProgressLog(Widget):
         handlers = {
             EventType.START_RUN: self._job_started,
             EventType.START_WORKFLOW: lambda ctx: self._workflow("workflow_started", ctx),
-            EventType.END_WORKFLOW: lambda ctx: self._workflow("workflow_finished", ctx),
+            EventType.END_WORKFLOW: self._workflow_ended,
             AppEventType.ROUND_STARTED: lambda ctx: self._start_round(),
             EventType.BEFORE_TASK_DATA_FILTER: self._traffic.task_to_be_filtered,
             EventType.AFTER_TASK_DATA_FILTER: self._task_sent,
@@ -109,6 +109,12 @@ class ProgressLog(Widget):
 
     def _workflow(self, event: str, fl_ctx: FLContext) -> None:
         self._append(event, workflow=fl_ctx.get_prop(FLContextKey.WORKFLOW))
+
+    def _workflow_ended(self, fl_ctx: FLContext) -> None:
+        """FLARE fires the event also for a workflow that an abort has cut short."""
+        signal = fl_ctx.get_run_abort_signal()
+        if signal is None or not signal.triggered:
+            self._workflow("workflow_finished", fl_ctx)
 
     def _task_sent(self, fl_ctx: FLContext) -> None:
         self._traffic.task_sent(fl_ctx)

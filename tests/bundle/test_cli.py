@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,35 @@ def test_report_writes_numbers_and_page(cli: Cli, workspace: Path, tmp_path: Pat
     assert content["cross_site"]["SRV_FL_global_model.pt"] == {"site-1": {"test_accuracy": 0.7}}
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
     assert [path.name for path in (tmp_path / "r").iterdir()] == ["report.json"]
+
+
+def test_a_link_and_a_pipe_are_written_to_and_not_replaced(cli: Cli, workspace: Path, tmp_path: Path) -> None:
+    target, link, pipe = (tmp_path / name for name in ("target.json", "link.json", "pipe"))
+    target.write_text("old")
+    link.symlink_to(target)
+    os.mkfifo(pipe)
+    assert cli("report", workspace, "--json", link).returncode == 0
+    assert link.is_symlink()
+    assert json.loads(target.read_text())["status"] == "completed"
+    with ThreadPoolExecutor() as threads:
+        read = threads.submit(pipe.read_text)
+        assert cli("report", workspace, "--json", pipe).returncode == 0
+        assert read.result() == target.read_text()
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["-w", "ws", "--kit", "kit"], "--kit: has no meaning with -w"),
+        (["ID", "--server-kit", "kit", "-o", "out"], "-o: has no meaning with --server-kit"),
+        (["ID", "--server-kit", "kit", "-t", "1"], "-t: has no meaning with --server-kit"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(cli: Cli, arguments: list[str], named: str) -> None:
+    done = cli("resume", *arguments)
+    assert done.returncode == 2
+    assert named in done.stderr
 
 
 def test_a_dash_prints_the_numbers_and_nothing_else(cli: Cli, workspace: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bundle import settings
+from bundle import arguments, settings
 from bundle.arguments import OWN, Component
 from bundle.classes import check_settings
 from bundle.form import Field, argument_help, names, read_form
@@ -156,7 +156,8 @@ class Documented:
 @pytest.mark.parametrize(
     ("name", "text"), [("one", "the first, on two lines."), ("three", "both of them."), ("four", "")]
 )
-def test_help_is_taken_from_the_docstring(name: str, text: str) -> None:
+def test_help_is_taken_from_the_docstring(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arguments, "KNOWN", ("tests.",))
     component = Component("client", ("x",), f"{__name__}.Documented", {})
     assert argument_help(component, name) == text
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,32 @@ def test_json_that_is_no_object_or_no_text_is_refused(job: Path) -> None:
 def test_min_clients_must_be_a_number_of_sites(tmp_path: Path, value: object) -> None:
     with pytest.raises(BundleError, match="min_clients: expected 1 or more"):
         _ = read_job(str(write_job(tmp_path / "job", min_clients=value))).min_clients
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "named"),
+    [
+        ("components", None, "components: expected a list of JSON objects, got null"),
+        ("components", ["x"], "components: expected a list of JSON objects"),
+        ("components", [{"id": "x"}], "components x: expected {"),
+        ("components", [{"id": "x", "path": 5}], "components x: expected {"),
+        ("executors", [{"tasks": ["train"]}], r"executor of \['train'\]: expected {"),
+        ("executors", [{"tasks": ["train"], "executor": None}], r"executor of \['train'\]: expected {"),
+        (
+            "task_result_filters",
+            [{"tasks": ["train"], "filters": "none"}],
+            "task_result_filters filters: expected a list",
+        ),
+        ("task_result_filters", [{"tasks": ["train"], "filters": [{}]}], r"filter of \['train'\]: expected {"),
+    ],
+)
+def test_json_of_another_shape_is_named(job: Path, kind: str, value: object, named: str) -> None:
+    path = job / "app" / "config" / "config_fed_client.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {kind: value}))
+    with pytest.raises(BundleError, match=f"config_fed_client.json {named}"):
+        read_job(str(job))
+
+
+def test_a_deploy_map_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="deploy_map: expected a JSON object, got None"):
+        read_job(str(write_job(tmp_path / "job", deploy_map=None)))

@@ -81,6 +81,26 @@ def test_a_finished_job_is_read_from_the_job_store(tmp_path: Path, place: str) -
     assert ("last model of site-1" in report.models) == (place != "store")
 
 
+def test_a_failed_job_of_the_job_store_names_its_log_there(tmp_path: Path) -> None:
+    make_kit(tmp_path)
+    run = write_run(tmp_path / "run", job_events()[:3])
+    (run / "log.txt").write_text("Traceback (most recent call last):\nTypeError: bad argument\n")
+    stored = tmp_path / "store" / "abc"
+    archive(run, stored)
+    assert read_report(tmp_path, "abc").errors[0] == f"TypeError: bad argument (see {stored / 'workspace'}: log.txt)"
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+    make_kit(tmp_path)
+    stored = tmp_path / "store" / "abc"
+    archive(write_run(tmp_path / "run", job_events()), stored)
+    content = bytearray((stored / "workspace").read_bytes())
+    content[60:90] = bytes(30)
+    (stored / "workspace").write_bytes(content)
+    with pytest.raises(BundleError, match=r"workspace: the job's archive is damaged"):
+        read_report(tmp_path, "abc")
+
+
 @pytest.mark.parametrize("elsewhere", [True, False])
 @pytest.mark.parametrize("place", [".", "example_project/prod_00", "example_project/prod_00/server"])
 def test_the_job_store_of_a_provisioned_kit(tmp_path: Path, place: str, elsewhere: bool) -> None:

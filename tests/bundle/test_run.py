@@ -11,14 +11,17 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 
 from bundle import ROOT, simulator
+from bundle.interrupts import interrupts_call
 from bundle.live import Live
 from bundle.run import run
 from bundle.simulator import environment
+from custom.errors import BundleError
 from tests.bundle.conftest import job_events
 
 PYTHON = sys.executable
@@ -82,7 +85,40 @@ def test_exit_code_0_of_flare_proves_nothing_and_another_disproves_nothing(
     assert report.finished
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(
+    job: Path, tmp_path: Path, fake: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(job_events())  # type: ignore[operator]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda _: "20261122-000000")
+    for _ in range(3):
+        assert run(str(job), 2, 2, None, []) is not None
+    stem = "small-20261122-000000"
+    assert sorted(path.name for path in (tmp_path / "workspace").iterdir()) == [stem, f"{stem}-2", f"{stem}-3"]
+
+
+@pytest.mark.parametrize("bad", [{"sites": 1}, {"threads": 9}, {"assignments": ["nonsense=1"]}])
+def test_what_is_refused_leaves_no_folder(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError):
+        run(**{"name_or_path": str(job), "sites": 2, "threads": 2, "workspace": None, "assignments": []} | bad)
+    assert not (tmp_path / "workspace").exists()
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupts_call(lambda number, frame: None):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert callable(signal.getsignal(signal.SIGTERM))
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_every_process(
     job: Path, tmp_path: Path, fake: object, number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +150,20 @@ def test_the_cores_are_shared_out_and_this_repository_is_not_on_the_path(monkeyp
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     assert environment(16)["OMP_NUM_THREADS"] == "5"
     assert "PYTHONPATH" not in environment(16)
+
+
+def test_a_sign_of_life_fits_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A longer one would wrap, and what is wrapped cannot be wiped."""
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    live = Live(out)
+    live.phase = "x" * 100
+    live._last_output -= 2
+    live.heartbeat()
+    shown = out.getvalue().removeprefix("\r\x1b[K")
+    assert len(shown) < 40
+    assert shown.endswith(" s)")
 
 
 def test_a_user_sees_life_while_nothing_happens() -> None:

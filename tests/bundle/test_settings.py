@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bundle import settings
+from bundle.jobs import JOBS, read_job
 from custom.errors import BundleError
 from tests.bundle.conftest import CLIENT, SERVER
 
@@ -304,3 +306,36 @@ def test_a_class_may_answer_to_another_key(configs: Configs) -> None:
         "args": {"dataset": "auto"},
     }
     assert apply(configs, "data=synthetic")[1]["components"][0]["args"] == {"dataset": "synthetic"}
+
+
+def test_nothing_of_a_stranger_is_imported(configs: Configs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporting somebody's job must not run what lies beside it."""
+    (tmp_path / "evil.py").write_text("raise RuntimeError('it ran')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for config in configs.values():
+        config["components"].append({"id": "e", "path": "evil.Thing", "args": {"k": 1}})
+    with pytest.raises(BundleError, match=r"2 components of the job have it: server\.e\.k, client\.e\.k"):
+        apply(configs, "e.k=2")
+    apply(configs, "client.e.k=2")
+
+
+ROW = re.compile(r"\| ((?:`[\w.]+`(?:, )?)+) \| (.*?) \|")
+WORDS = ("none", "all", "by device", "by model")  # for a default that has no value
+ALSO = {"criterion": "MagnitudeChange", "model": ""}  # components, not arguments
+
+
+@pytest.mark.parametrize("job", sorted(path.parent.name for path in JOBS.glob("*/README.md")))
+def test_the_table_of_settings_in_a_job_s_readme_is_true(job: str) -> None:
+    configs = read_job(job).configs
+    table = (JOBS / job / "README.md").read_text().partition("\n| key | default |")[2].partition("\n\n")[0]
+    rows = ROW.findall(table)
+    assert len(rows) >= 3
+    for keys_text, defaults_text in rows:
+        keys, defaults = re.findall(r"`([\w.]+)`", keys_text), defaults_text.split(", ")
+        defaults = defaults * len(keys) if len(defaults) == 1 else defaults
+        for key, told in zip(keys, defaults, strict=True):
+            if key not in ALSO:
+                (part, name), *_ = settings.find(configs, key)
+                parameter = part.parameters().get(name)
+                value = part.arguments.get(name, parameter.default if parameter else None)
+                assert (not value) if told in WORDS else settings.parse([f"k={told.strip('`')}"])["k"] == value, key

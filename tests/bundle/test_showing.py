@@ -155,7 +155,16 @@ def test_what_a_site_sends_cannot_become_markup() -> None:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (496_048, "496 kB"), (1_310_000, "1.3 MB"), (5e12, "5000 GB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (496_048, "496 kB"),
+        (1_310_000, "1.3 MB"),
+        (99_960_000, "100 MB"),
+        (999_950, "1.0 MB"),
+        (5e12, "5000 GB"),
+    ],
 )
 def test_bytes(count: float, text: str) -> None:
     assert human_bytes(count) == text

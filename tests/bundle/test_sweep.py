@@ -8,6 +8,7 @@ round; a timeout of 13 fails, and one of 60 hangs.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
@@ -112,6 +113,7 @@ def test_a_folder_has_the_settings_in_its_name_and_nothing_that_a_path_cannot_ha
     assert first.name != second.name
     assert first.name == swapped.name  # the order in which the keys were given is no setting
     assert len(points([f"a={'x' * 500}"], {})[0].name) < 120
+    assert len({point.name for point in points(['a="1",1,"true",true'], {})}) == 4
 
 
 def test_a_sweep_runs_every_point_and_ranks_them(
@@ -283,6 +285,39 @@ def test_an_interrupt_ends_what_it_started_and_the_sweep_goes_on_later(
     starts.write_text("")
     assert main([*command, "rounds.timeout=0.01"]) == 0
     assert starts.read_text() == ""
+
+
+class Gone(io.StringIO):
+    """A pipe whose reader has gone, from the moment on that `gone` is set."""
+
+    gone = False
+
+    def write(self, text: str) -> int:
+        if self.gone:
+            raise BrokenPipeError
+        return super().write(text)
+
+    def fileno(self) -> int:
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+def test_an_interrupt_ends_what_it_started_although_nobody_listens(
+    job: Path, tmp_path: Path, starts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `... | tee log`, which Ctrl-C ends, too."""
+    out, gone = tmp_path / "out", Gone()
+    pid_file = out / "rounds.timeout=60" / "workspace" / "pid"
+    monkeypatch.setattr(sys, "stdout", gone)
+
+    def interrupt() -> None:
+        while not (pid_file.exists() and pid_file.read_text()):
+            time.sleep(0.05)
+        gone.gone = True
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert main(["sweep", str(job), "-o", str(out), "--grid", "rounds.timeout=60"]) == 1
+    assert not psutil.pid_exists(int(pid_file.read_text()))
 
 
 def test_two_sweeps_do_not_share_a_folder(job: Path, tmp_path: Path, starts: Path) -> None:

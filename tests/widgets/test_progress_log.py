@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from nvflare.apis.dxo import DXO, DataKind, MetaKey
 from nvflare.apis.event_type import EventType
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_constant import FLContextKey, ReservedKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
@@ -173,6 +174,26 @@ def test_best_fatal_and_end_are_written(engine: Engine) -> None:
     assert (best["event"], best["round"], best["metric"], best["value"]) == ("best", 4, "val_accuracy", 0.5)
     assert (fatal["event"], fatal["reason"]) == ("fatal", "disk full")
     assert end["event"] == "job_ended"
+
+
+def test_a_workflow_that_an_abort_cuts_short_has_not_finished(engine: Engine) -> None:
+    """FLARE fires the same events then as after one that has."""
+    abort = Signal()
+    fire(engine, EventType.START_RUN)
+    for name in ("train", "fine_tune"):
+        context = {FLContextKey.WORKFLOW: name, ReservedKey.RUN_ABORT_SIGNAL: abort}
+        fire(engine, EventType.START_WORKFLOW, **context)
+        if name == "fine_tune":
+            abort.trigger(True)
+        fire(engine, EventType.END_WORKFLOW, **context)
+    fire(engine, EventType.END_RUN)
+    seen = [(event["event"], event.get("workflow")) for event in events(engine)[1:]]
+    assert seen == [
+        ("workflow_started", "train"),
+        ("workflow_finished", "train"),
+        ("workflow_started", "fine_tune"),
+        ("job_ended", None),
+    ]
 
 
 def test_a_failure_after_the_last_round_is_written_too(engine: Engine) -> None:

@@ -1,0 +1,29 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Ctrl-C, a plain `kill`, and a closed terminal: none of them may leave FLARE's processes behind."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def interrupts_call(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Each of INTERRUPTS calls `handler` meanwhile, but for what was ignored before, as SIGHUP is under nohup."""
+    heard = [number for number in INTERRUPTS if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, handler) for number in heard}
+    try:
+        yield
+    finally:
+        for number, earlier in previous.items():
+            signal.signal(number, earlier)
+
+
+def ignore_interrupts() -> None:
+    """From now on: while processes are ended, an impatient second Ctrl-C must not leave half of them alive."""
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
