@@ -18,9 +18,10 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.widgets.intime_model_selector import IntimeModelSelector
 
-from controllers.collect import Replies, collect
+from controllers.collect import Replies, check_seconds, collect
 from custom import progress
 from custom.checks.update import is_finite_number
+from custom.errors import BundleError
 from custom.keys import SPLIT
 from custom.widgets.progress_log import weighted_mean
 
@@ -43,8 +44,17 @@ class ClosingValidation(Controller):
         super().__init__(task_check_period=0.05)
         self.task_name, self.timeout_s, self.selector_id = task_name, timeout_s, selector_id
 
+    def check(self) -> None:
+        """Raises BundleError if a setting is out of range."""
+        check_seconds(1, timeout_s=self.timeout_s)
+
     def start_controller(self, fl_ctx: FLContext) -> None:
         """There must be something to score, and something to compare with."""
+        try:
+            self.check()
+        except BundleError as error:
+            self.system_panic(str(error), fl_ctx)
+            return
         if not isinstance(fl_ctx.get_prop(AppConstants.GLOBAL_MODEL), ModelLearnable):
             self.system_panic("closing_validation: no global model yet; put this workflow after training", fl_ctx)
         elif not isinstance(self._engine.get_component(self.selector_id), IntimeModelSelector):

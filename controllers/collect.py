@@ -15,6 +15,15 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.apis.signal import Signal
 
+from custom.errors import BundleError
+
+
+def check_seconds(least: int, **seconds: object) -> None:
+    """Raises BundleError, which names the argument, if one is no whole number, as FLARE needs, of at least `least`."""
+    for key, value in seconds.items():
+        if type(value) is not int or value < least:
+            raise BundleError(key=key, expected=f"a whole number of at least {least} seconds", got=repr(value))
+
 
 class Replies:
     """The replies to one broadcast, in the order of their arrival.

@@ -22,7 +22,7 @@ from nvflare.app_common.abstract.model import ModelLearnable, ModelLearnableKey
 from nvflare.app_common.app_constant import AppConstants, DefaultCheckpointFileName
 from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
 
-from controllers.collect import Replies, collect
+from controllers.collect import Replies, check_seconds, collect
 from custom import progress
 from custom.checks.update import is_finite_number
 from custom.errors import BundleError
@@ -71,8 +71,8 @@ class FineTune(Controller):
         """
         if self.start_from not in START_FROM:
             raise BundleError(key="start_from", expected=f"one of {', '.join(START_FROM)}", got=repr(self.start_from))
-        if not self.timeout_s > 0:
-            raise BundleError(key="timeout_s", expected="more than 0 seconds", got=self.timeout_s)
+        check_seconds(1, timeout_s=self.timeout_s)
+        check_seconds(0, wait_time_after_min_received=self.wait_time_after_min_received)
         if not isinstance(self.min_responses, int) or self.min_responses < 0:
             raise BundleError(key="min_responses", expected="an integer of at least 0", got=repr(self.min_responses))
 

@@ -20,7 +20,7 @@ from nvflare.app_common.abstract.learnable_persistor import LearnablePersistor
 from nvflare.app_common.abstract.model import make_model_learnable
 from nvflare.app_common.app_constant import AppConstants
 
-from controllers.collect import Replies, collect
+from controllers.collect import Replies, check_seconds, collect
 from custom import progress
 from custom.checks.agreement import check_finite, check_same_data, check_same_model, check_samples, odd_ones
 from custom.errors import BundleError
@@ -83,8 +83,8 @@ class InitializeGlobalWeights(Controller):
             raise BundleError(key="weight_method", expected=expected, got=repr(self.weight_method))
         if self.weight_method == "client" and len(self.names) != 1:
             raise BundleError(key="weights_client_name", expected="the name of one site", got=self.names)
-        if not self.task_timeout > 0:
-            raise BundleError(key="task_timeout", expected="more than 0 seconds", got=self.task_timeout)
+        check_seconds(1, task_timeout=self.task_timeout)
+        check_seconds(0, wait_time_after_min_received=self.wait_time_after_min_received)
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Finds at once what can be found without the sites."""

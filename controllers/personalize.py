@@ -25,7 +25,7 @@ from nvflare.app_common.abstract.model import ModelLearnable, model_learnable_to
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
-from controllers.collect import Replies, collect
+from controllers.collect import Replies, check_seconds, collect
 from custom import progress
 from custom.checks.update import is_finite_number
 from custom.errors import BundleError
@@ -53,8 +53,7 @@ class Personalize(Controller):
 
     def check(self) -> None:
         """Raises BundleError if a setting is out of range."""
-        if not self.timeout_s > 0:
-            raise BundleError(key="timeout_s", expected="more than 0 seconds", got=self.timeout_s)
+        check_seconds(1, timeout_s=self.timeout_s)
         target = self.target_accuracy
         if target is not None and not (is_finite_number(target) and 0 < target <= 1):
             raise BundleError(key="target_accuracy", expected="null, or a share of 1", got=repr(target))

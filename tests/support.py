@@ -28,16 +28,24 @@ Answer = Callable[[str, str, Shareable], Shareable | None]
 
 
 class TinyData:
-    """A data component: points of two features, class 1 where the first is positive; the same at every site."""
+    """A data component: points of two features, class 1 where the first is positive; the same at every site.
+
+    Attributes:
+        inputs, labels: of `train`; the other splits have others, see `split`.
+    """
 
     def __init__(self, dataset: str = "points", samples: int = 12) -> None:
         self.dataset, self.samples = dataset, samples
 
     def site(self, name: str, roster: tuple[str, ...], seed: int) -> TinyData:
-        generator = torch.Generator().manual_seed(seed)
-        self.inputs = torch.randn(self.samples, 2, generator=generator)
-        self.labels = (self.inputs[:, 0] > 0).long()
+        self.seed = seed
+        self.inputs, self.labels = self.split("train")
         return self
+
+    def split(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(self.seed + 1000 * ("train", "validation", "test").index(name))
+        inputs = torch.randn(self.samples, 2, generator=generator)
+        return inputs, (inputs[:, 0] > 0).long()
 
     def describe(self) -> dict[str, Any]:
         return {"dataset": self.dataset, "embedded": False, "num_classes": 2, "input_shape": [2]}
@@ -51,7 +59,8 @@ class TinyData:
     def batches(self, split, batch_size, device, generator=None):  # type: ignore[no-untyped-def]
         order = torch.arange(self.samples) if generator is None else torch.randperm(self.samples, generator=generator)
         for part in order.split(batch_size):
-            yield self.inputs[part], self.labels[part]
+            inputs, labels = self.split(split)
+            yield inputs[part], labels[part]
 
 
 class Engine:

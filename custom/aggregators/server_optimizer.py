@@ -144,6 +144,8 @@ class ServerAdam(_ServerOptimizer):
     def check(self) -> None:
         """Raises BundleError if a setting is out of range."""
         check_rates(server_lr=self.server_lr, epsilon=self.epsilon)
+        if self.epsilon == 0:
+            raise BundleError(key="epsilon", expected="a number above 0: where nothing changes, 0 / 0 is none", got=0)
         _check_decays(beta1=self.beta1, beta2=self.beta2)
 
     def build(self, weights: list[torch.Tensor]) -> torch.optim.Optimizer:

@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Chest X-rays in the folders of the public Kaggle data set: chest_xray/{train,test}/{NORMAL,PNEUMONIA}/*.jpeg.
+"""Chest X-rays in the folders of the public Kaggle data set: chest_xray/{train,test}/{NORMAL,PNEUMONIA}/*.jpeg or png.
 
 https://www.kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia. Its folder `val` has 16 images and is ignored,
 like everything else that lies there. Images are made grey and square, and resized once, into a cache.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from custom.errors import BundleError
 
 FOLDER = "chest_xray"
 SPLITS = ("train", "test")
-SUFFIXES = (".jpeg", ".jpg")
+SUFFIXES = (".jpeg", ".jpg", ".png")
 LEFT_OUT = ("corrupt_images", "training_images_of_test_patients")
 MOST_NAMED = 5
 
@@ -89,7 +89,7 @@ def _list(folder: Path, split: str, label: int) -> list[_File]:
         raise BundleError(
             "no such folder",
             key=str(path),
-            expected=f"{FOLDER}/{{{','.join(SPLITS)}}}/{{{','.join(CLASSES)}}} with JPEG images",
+            expected=f"{FOLDER}/{{{','.join(SPLITS)}}}/{{{','.join(CLASSES)}}} with JPEG or PNG images",
             got="none",
             remedy="point dataset_path or FLARE_DATA_ROOT at the folder that chest_xray lies in; a site without such "
             "patients needs an empty folder",
@@ -100,7 +100,7 @@ def _list(folder: Path, split: str, label: int) -> list[_File]:
 
 def _patient(path: Path, label: int) -> tuple[str, int, Path, bool]:
     patient, named = patient_of(path.stem)
-    return patient, label, path, named
+    return patient if named else "/".join(path.parts[-3:]), label, path, named  # split, class and name: only this file
 
 
 def _convert(folder: Path, files: Sequence[_File], side: int, work: Path) -> None:
@@ -109,25 +109,36 @@ def _convert(folder: Path, files: Sequence[_File], side: int, work: Path) -> Non
     used = [file for file in files if file.is_test or file.patient not in tested]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # JPEG decoding leaves Python's lock
         read = list(pool.map(partial(_read_or_none, side), (file.path for file in used)))
-    good = [(file, image) for file, image in zip(used, read, strict=True) if image is not None]
+    good = [file for file, image in zip(used, read, strict=True) if image is not None]
     corrupt = [file.path for file, image in zip(used, read, strict=True) if image is None]
     if corrupt:
         some = ", ".join(map(str, corrupt[:MOST_NAMED])) + (" ..." if len(corrupt) > MOST_NAMED else "")
         logger.warning("%d images cannot be read and are skipped: %s", len(corrupt), some)
-    groups = [(file.is_test, file.patient) for file, _ in good]
+    groups = [(file.is_test, file.patient) for file in good]
     for split in SPLITS:
         if not any(is_test == (split == "test") for is_test, _ in groups):
             got = f"none that can be read, of {sum(file.is_test == (split == 'test') for file in used)}"
-            raise BundleError(key=str(folder / split), expected="JPEG images of chest X-rays", got=got)
+            raise BundleError(key=str(folder / split), expected="JPEG or PNG images of chest X-rays", got=got)
     starts = [place for place, group in enumerate(groups) if place == 0 or group != groups[place - 1]]
-    np.save(work / "images.npy", np.stack([image for _, image in good])[..., None])
+    _save_images(work / "images.npy", [image for image in read if image is not None], read)
     save(
         work,
-        np.array([file.label for file, _ in good], dtype=np.int64),
+        np.array([file.label for file in good], dtype=np.int64),
         np.array([*starts, len(good)], dtype=np.int64),
         training_patients=sum(not groups[start][0] for start in starts),
         **dict(zip(LEFT_OUT, (len(corrupt), len(files) - len(used)), strict=True)),
     )
+
+
+def _save_images(path: Path, images: list[NDArray[np.uint8]], *others: list[Any]) -> None:
+    """As one array of shape (images, side, side, 1). Empties all lists, so that no image is in memory twice."""
+    shape = (len(images), *images[0].shape, 1)
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    for other in others:
+        other.clear()
+    for place in reversed(range(len(images))):
+        array[place, ..., 0] = images.pop()
+    array.flush()
 
 
 def _read_or_none(side: int, path: Path) -> NDArray[np.uint8] | None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from custom.data.once import make_once
 from custom.errors import BundleError
 
-VERSION = 1  # of the files below; another number makes them anew
+VERSION = 2  # of the files below; another number makes them anew
 
 
 @dataclass(frozen=True)

@@ -89,12 +89,14 @@ class WriterData:
         self.check()
         shared = self.partition == "split"
         place = place_in_roster(name, roster if shared else [*roster, name])
-        seed = seed if shared else derive(seed, place)
+        own_seed = seed if shared else derive(seed, place)
         writers = self._writers(seed)
-        pools = self._divide(name, writers, seed)
+        # What is dealt here is the same at every site: so are the writers held out, whom no site must train on.
+        dealt = writers.embedded or self.dataset == "cifar10"
+        pools = self._divide(name, writers, seed if dealt else own_seed)
         if shared:
             pools = _share(pools, place, len(set(roster)))
-        training, held_out = (WriterPool(writers, chosen, seed) for chosen in pools)
+        training, held_out = (WriterPool(writers, chosen, own_seed) for chosen in pools)
         return WriterSiteData(training, held_out, shared)
 
     def _writers(self, seed: int) -> Writers:

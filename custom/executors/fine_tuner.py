@@ -26,7 +26,7 @@ from custom.executors.site_task import Site, SiteTask
 from custom.executors.trainer import first_model_path, local_model_path
 from custom.keys import ROUNDS, TRAINING
 from custom.learning.class_weights import class_weights_of
-from custom.learning.evaluate import EVALUATION_BATCH, evaluate
+from custom.learning.evaluate import evaluate_split
 from custom.learning.fine_tune import FineTuned, compile_pattern, fine_tune, only_training, pull_towards
 from custom.learning.optimizer import LocalOptimizer
 from custom.learning.schedule import learning_rate
@@ -54,7 +54,7 @@ class FineTuner(SiteTask):
             federation, to compare with; it is scored and thrown away.
         mixed_precision: bfloat16 forward pass, on CUDA and on a CPU with AMX.
         share_personal_models: let `submit_model` send the personal model. Off, it never leaves the site.
-        personal_dir: where personal models are kept, relative to the site's FLARE workspace; a folder per job name.
+        personal_dir: where personal models are kept, below the site's FLARE workspace; a folder per job name.
         data, model, seed, device: as in `SiteTask`.
     """
 
@@ -96,6 +96,10 @@ class FineTuner(SiteTask):
         self.optimizer.check()
         check_rates(local_lr=self.local_lr, proximal=self.proximal)
         check_counts(patience=self.patience)
+        place = Path(str(self.personal_dir))
+        if place.is_absolute() or ".." in place.parts:
+            expected = "a folder below the site's workspace"
+            raise BundleError(key="personal_dir", expected=expected, got=repr(self.personal_dir))
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Says before any training what will make fine-tuning fail."""
@@ -151,9 +155,15 @@ class FineTuner(SiteTask):
         return DXO(DataKind.METRICS, data=scores, meta=meta).to_shareable()
 
     def _folder(self, fl_ctx: FLContext) -> Path:
-        """A place that outlives the job; FLARE's run folders do not."""
-        job = (fl_ctx.get_prop(FLContextKey.JOB_META) or {}).get(JobMetaKey.JOB_NAME) or "job"
-        return Path(fl_ctx.get_engine().get_workspace().get_root_dir()) / self.personal_dir / str(job)
+        """A place that outlives the job; FLARE's run folders do not.
+
+        Raises:
+            BundleError: the job's name, which whoever submits it chooses, would lead elsewhere.
+        """
+        job = str((fl_ctx.get_prop(FLContextKey.JOB_META) or {}).get(JobMetaKey.JOB_NAME) or "job")
+        if Path(job).name != job or job in (".", ".."):
+            raise BundleError(key="the job's name", expected="a name without slashes", got=f"{job!r:.80}")
+        return Path(fl_ctx.get_engine().get_workspace().get_root_dir()) / self.personal_dir / job
 
     def _fine_tune(self, site: Site, abort: Signal) -> FineTuned:
         seed = derive(site.seed, site.index, FINE_TUNE_STREAM)
@@ -214,7 +224,5 @@ class FineTuner(SiteTask):
 
 def _scores(site: Site) -> dict[str, float]:
     """The model on the validation split, and on the test split, which nothing was chosen by."""
-    result: dict[str, float] = {}
-    for split, prefix in (("validation", "val_"), ("test", "test_")):
-        result |= evaluate(site.model, site.data.batches(split, EVALUATION_BATCH, site.device), prefix)
-    return result
+    splits = (evaluate_split(site.model, site.data, split, site.device) for split in ("validation", "test"))
+    return {name: value for metrics in splits for name, value in metrics.items()}

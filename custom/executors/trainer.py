@@ -23,7 +23,7 @@ from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask
 from custom.keys import TRAIN_METRICS, TRAINING
 from custom.learning.class_weights import check_class_weights, class_weights_of
-from custom.learning.evaluate import EVALUATION_BATCH, evaluate
+from custom.learning.evaluate import evaluate_split
 from custom.learning.optimizer import LocalOptimizer
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
@@ -101,11 +101,19 @@ class Trainer(SiteTask):
         num_rounds = int(shareable.get_header(AppConstants.NUM_ROUNDS, 1))
         if site.data.size("train") == 0:
             return nothing_to_contribute()
+        if round_index >= num_rounds and self.lr_schedule != "constant":
+            raise BundleError(
+                site=site.name,
+                key="start_round",
+                expected=f"0 with lr_schedule {self.lr_schedule}, which falls over rounds 1 to {num_rounds}",
+                got=f"round {round_index + 1}",
+                remedy="set start_round to 0, or lr_schedule to constant; `bundle resume` continues a job",
+            )
         received = from_shareable(shareable).data
         set_weights(site.model, received)
         if not (start := first_model_path(site.run_dir)).exists():
             save_atomically({"model": to_tensors(received)}, start)
-        metrics = evaluate(site.model, site.data.batches("validation", EVALUATION_BATCH, site.device), "val_")
+        metrics = evaluate_split(site.model, site.data, "validation", site.device)
 
         loss = self._train(site, round_index, num_rounds, abort)
 

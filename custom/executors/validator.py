@@ -10,10 +10,8 @@ from nvflare.apis.signal import Signal
 
 from custom.executors.site_task import Site, SiteTask
 from custom.keys import SPLIT
-from custom.learning.evaluate import EVALUATION_BATCH, evaluate
+from custom.learning.evaluate import evaluate_split
 from custom.learning.weights import set_weights
-
-PREFIXES = {"validation": "val_", "test": "test_"}
 
 
 class Validator(SiteTask):
@@ -23,6 +21,6 @@ class Validator(SiteTask):
         """Returns accuracy and loss, with the number of training samples as the site's weight."""
         split = shareable.get_header(SPLIT, "test")
         set_weights(site.model, from_shareable(shareable).data)
-        metrics = evaluate(site.model, site.data.batches(split, EVALUATION_BATCH, site.device), PREFIXES[split])
+        metrics = evaluate_split(site.model, site.data, split, site.device)
         meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: site.data.size("train")}
         return DXO(DataKind.METRICS, data=metrics, meta=meta).to_shareable()

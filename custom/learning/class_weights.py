@@ -12,7 +12,7 @@ import torch
 
 from custom.data.site_data import Batch, SiteData
 from custom.errors import BundleError
-from custom.learning.evaluate import EVALUATION_BATCH
+from custom.learning.evaluate import evaluation_batch
 
 CLASS_WEIGHTS = ("none", "balanced")
 
@@ -27,7 +27,7 @@ def class_weights_of(setting: str, data: SiteData, device: torch.device) -> torc
     """The weights of a site's classes, on `device`; None if `setting` is `none`."""
     if setting == "none":
         return None
-    batches = data.batches("train", EVALUATION_BATCH, torch.device("cpu"))
+    batches = data.batches("train", evaluation_batch(data), torch.device("cpu"))
     return balanced(count_classes(batches, data.describe()["num_classes"])).to(device)
 
 

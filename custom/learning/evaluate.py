@@ -3,17 +3,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from custom.data.site_data import Batch
+from custom.data.site_data import Batch, SiteData
 from custom.errors import BundleError
 from custom.learning.two_classes import two_class_metrics
 
 EVALUATION_BATCH = 512
+EVALUATION_VALUES = 2**21  # of inputs in a batch: large images would else take all memory, at 512 a batch
+PREFIXES = {"validation": "val_", "test": "test_"}
+
+
+def evaluation_batch(data: SiteData) -> int:
+    """How many samples of these data to score at once."""
+    return max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // math.prod(data.describe()["input_shape"])))
+
+
+def evaluate_split(model: nn.Module, data: SiteData, split: str, device: torch.device) -> dict[str, float]:
+    """`evaluate` on `validation` (names begin with `val_`) or `test` (`test_`)."""
+    return evaluate(model, data.batches(split, evaluation_batch(data), device), PREFIXES[split])
 
 
 @torch.inference_mode()
@@ -43,7 +56,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], prefix: str) -> dict[st
         if logits.shape[1] == 2:
             kept.append((logits.float(), labels))
     if seen == 0:
-        split = {"val_": "validation", "test_": "test"}.get(prefix, prefix)
+        split = {name: split for split, name in PREFIXES.items()}.get(prefix, prefix)
         raise BundleError(
             "has no samples", key=f"{split} split", remedy="check this site's data, dataset_path and partition"
         )

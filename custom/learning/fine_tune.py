@@ -18,7 +18,7 @@ from torch import nn
 
 from custom.data.site_data import Batch, SiteData
 from custom.errors import BundleError
-from custom.learning.evaluate import EVALUATION_BATCH, evaluate
+from custom.learning.evaluate import evaluate_split
 from custom.learning.train import train
 
 Scores = dict[str, float]
@@ -137,7 +137,7 @@ def fine_tune(
     """
 
     def score() -> Scores:
-        return evaluate(model, data.batches("validation", EVALUATION_BATCH, device), "val_")
+        return evaluate_split(model, data, "validation", device)
 
     result = FineTuned(history=[score()])
     best, since = copy.deepcopy(model.state_dict()), 0

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from custom.learning.cohort import Scores, Work
 from custom.learning.evaluate import EVALUATION_BATCH
-from custom.models.keyed_dropout import keyed_layers, keys
+from custom.models.keyed_dropout import keyed_layers, set_keys
 
 
 class OneCopy:
@@ -34,7 +34,6 @@ class OneCopy:
         self.parameters: list[torch.Tensor] = list(model.parameters())
         self.steps = len(self._work.batches)
         self._layers = keyed_layers(model)
-        self._buffers = dict(model.named_buffers())
         self._loss, self._seen = torch.zeros(1, dtype=torch.float64, device=start[0].device), 0
         with torch.no_grad():
             for parameter, value in zip(self.parameters, start, strict=True):
@@ -43,8 +42,7 @@ class OneCopy:
     def backward(self, batch: int) -> None:
         """See `Copies`."""
         rows = self._work.batches[batch]
-        for name, key in keys(self._layers, self._work.seed, batch).items():
-            self._buffers[name].fill_(key)
+        set_keys(self._model, self._layers, self._work.seed, batch)
         for parameter in self.parameters:
             parameter.grad = None
         loss = functional.cross_entropy(self._model.train()(take(self._work.images, rows)), self._work.labels[rows])

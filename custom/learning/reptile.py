@@ -1,8 +1,9 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
 """Reptile's inner loop (Nichol et al. 2018, https://arxiv.org/abs/1803.02999), to fine-tune the model of FedAvg.
 
-Jiang et al. 2019, https://arxiv.org/abs/1909.12488, algorithm 3: K steps of Adam without momentum (beta1 = 0); the
-server then takes a step of its own towards the mean of what the writers arrived at.
+K steps of Adam without momentum (beta1 = 0), as Nichol et al. train; the server then takes a step of its own towards
+the mean of what the writers arrived at. Jiang et al. 2019 (https://arxiv.org/abs/1909.12488) fine-tune with Reptile(K)
+and Adam as the server's optimiser: `custom.aggregators.server_optimizer.ServerAdam` in the place of `meta_optimizer`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ import torch
 
 from custom.errors import BundleError
 
+MOST = 2**63
+
 
 class Seed:
     """The component with the id `seed`; it seeds Python, NumPy and torch when it is built.
@@ -18,17 +20,20 @@ class Seed:
     from the same weights at every site and in every run.
 
     Args:
-        seed: any non-negative integer.
+        seed: an integer from 0 to below 2**63.
     """
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
-        seed_everything(max(0, seed))
+        seed_everything(seed if self._is_good() else 0)
 
     def check(self) -> None:
-        """Raises BundleError if the seed is negative."""
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise BundleError(key="seed", expected="a non-negative integer", got=repr(self.seed))
+        """Raises BundleError if the seed is out of range."""
+        if not self._is_good():
+            raise BundleError(key="seed", expected="an integer from 0 to below 2**63", got=repr(self.seed))
+
+    def _is_good(self) -> bool:
+        return type(self.seed) is int and 0 <= self.seed < MOST
 
 
 def seed_everything(seed: int) -> None:
@@ -39,5 +44,5 @@ def seed_everything(seed: int) -> None:
 
 
 def derive(*parts: int) -> int:
-    """A 63-bit seed that depends on every one of `parts`, such as (seed, site index, round)."""
+    """A 63-bit seed that depends on `parts`, such as (seed, site index, round); zeros at the end make no difference."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)

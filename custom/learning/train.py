@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, count, islice
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from torch.nn import functional
 from custom.data.site_data import Batch, SiteData
 from custom.errors import BundleError
 from custom.learning.device import has_bfloat16
+from custom.models.keyed_dropout import keyed_layers, set_keys
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def train(
     after_backward: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> float:
-    """Trains `model` in place on `batches` with the cross-entropy loss.
+    """Trains `model` in place on `batches` with the cross-entropy loss; dropout draws from torch's global generator.
 
     Args:
         model: in any mode; left in training mode.
@@ -106,12 +107,15 @@ def train(
     for module in frozen:
         module.eval()
     total, seen = torch.zeros((), dtype=torch.float64), 0
+    layers, forward_passes = keyed_layers(model), count()
+    seed = int(torch.randint(2**62, ())) if layers else 0
     while group := list(islice(batches, accumulate_batches)):
         if should_stop():
             raise Aborted
         optimizer.zero_grad(set_to_none=True)
         samples = sum(len(labels) for _, labels in group)
         for inputs, labels in group:
+            set_keys(model, layers, seed, next(forward_passes))
             with torch.autocast(labels.device.type, torch.bfloat16, enabled=mixed_precision and has_bfloat16(labels)):
                 loss = _loss(model(inputs).float(), labels, class_weights)
             (loss * (len(labels) / samples)).backward()

@@ -41,6 +41,12 @@ def keyed_layers(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, KeyedDropout)]
 
 
+def set_keys(model: nn.Module, layers: Sequence[str], seed: int, step: int) -> None:
+    """Gives the layers of `model` their `keys`."""
+    for name, key in keys(layers, seed, step).items():
+        model.get_buffer(name).fill_(key)
+
+
 def keys(layers: Sequence[str], seed: int, step: int) -> dict[str, int]:
     """A key for every one of the layers at one step, by the name of its buffer.
 

@@ -91,6 +91,7 @@ def test_an_empty_aggregate_changes_nothing(tmp_path):
         (ServerSGD(server_momentum=1.0), "server_momentum"),
         (ServerAdam(beta2=1.0), "beta2"),
         (ServerAdam(epsilon=float("inf")), "epsilon"),
+        (ServerAdam(epsilon=0), "epsilon"),
     ],
 )
 def test_bad_settings_end_the_job_at_its_start(optimizer, key, tmp_path):

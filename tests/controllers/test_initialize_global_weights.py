@@ -267,7 +267,7 @@ def test_what_happened_is_written_down(engine: Engine) -> None:
     [
         ({"weight_method": "best"}, "weight_method: expected one of first, client, random, average, got 'best'"),
         ({"weight_method": "client"}, "weights_client_name: expected the name of one site, got []"),
-        ({"task_timeout": 0}, "task_timeout: expected more than 0 seconds, got 0"),
+        ({"task_timeout": 0}, "task_timeout: expected a whole number of at least 1 seconds, got 0"),
     ],
 )
 def test_a_setting_out_of_range_ends_the_job_with_a_reason(engine: Engine, args: dict[str, Any], message: str) -> None:

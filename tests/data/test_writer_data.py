@@ -70,6 +70,16 @@ def test_the_union_of_all_sites_does_not_depend_on_their_number(femnist):
     }
 
 
+@pytest.mark.parametrize("dataset", ["digits", "femnist"])
+def test_what_is_dealt_at_every_site_holds_the_same_writers_out_at_all(root, dataset):
+    """Also where sites host all writers of their data: the embedded digits, or what stands in for others, are alike."""
+    first, second = sites(root, 2, dataset=dataset, partition="none", on_missing="embedded")
+    assert first.describe()["embedded"]
+    assert first.held_out.chosen.tolist() == second.held_out.chosen.tolist()
+    assert np.array_equal(first.held_out.writers.images, second.held_out.writers.images)
+    assert first.training.random_seed(0) != second.training.random_seed(0)
+
+
 def test_the_images_of_held_out_writers_are_in_no_training_batch(femnist):
     """The grey says whose image it is."""
     one = sites(femnist, 1)[0]

@@ -75,6 +75,20 @@ def test_patients_are_grouped_and_images_in_order(root):
     assert data.images.shape == (7, 32, 32, 1)
 
 
+def test_images_whose_names_tell_no_patient_are_patients_of_their_own(root, caplog):
+    """Where a hospital numbers the files of each folder, the same number stands for another patient in each."""
+    names = [f"image_{number:04}" for number in range(4)]
+    folder = write_folder(root, {split: {"NORMAL": names, "PNEUMONIA": names} for split in ("train", "test")})
+    write_jpeg(folder / "train" / "NORMAL" / "image_0000.png", 3)
+    with caplog.at_level(logging.WARNING):
+        data = open_chest_xray(folder, 32, root / "cache")
+    assert data.offsets.tolist() == list(range(18))
+    assert data.training_patients == 9
+    assert np.bincount(data.labels[data.rows(data.patients("train"))]).tolist() == [5, 4]
+    assert data.left_out == {"corrupt_images": 0, "training_images_of_test_patients": 0}
+    assert "17 names tell no patient; each such image counts as a patient of its own" in caplog.text
+
+
 def test_the_second_time_nothing_is_decoded(root):
     folder = write_folder(root, {"train": many_patients(2), "test": many_patients(1, first=7)})
     first = open_chest_xray(folder, 32, root / "cache")
@@ -155,7 +169,7 @@ def test_a_class_without_a_folder_is_named(root):
 
 def test_a_split_without_images_is_named(root):
     write_folder(root, {"train": many_patients(2), "test": {"NORMAL": []}})
-    with pytest.raises(BundleError, match=r"test: expected JPEG images .* got none that can be read, of 0"):
+    with pytest.raises(BundleError, match=r"test: expected JPEG or PNG images .* got none that can be read, of 0"):
         component(root).site("site-1", ROSTER, 0)
 
 

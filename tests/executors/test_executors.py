@@ -1,6 +1,7 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,10 @@ def execute(engine: Engine, executor: SiteTask, task: str, data: Shareable, abor
         return executor.execute(task, data, fl_ctx, abort or Signal())
 
 
-def model_message(weights: dict[str, np.ndarray], round_index: int = 0) -> Shareable:
+def model_message(weights: dict[str, np.ndarray], round_index: int = 0, num_rounds: int = 5) -> Shareable:
     message = DXO(DataKind.WEIGHTS, data=weights).to_shareable()
     message.set_header(AppConstants.CURRENT_ROUND, round_index)
-    message.set_header(AppConstants.NUM_ROUNDS, 5)
+    message.set_header(AppConstants.NUM_ROUNDS, num_rounds)
     return message
 
 
@@ -59,9 +60,36 @@ def test_trainer_returns_the_difference_of_one_step(engine: Engine) -> None:
     assert result.data_kind == DataKind.WEIGHT_DIFF
     assert result.data["weight"] == pytest.approx(-0.5 * reference.weight.grad.numpy(), abs=1e-6)
     assert result.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND) == 12
-    scores = evaluate(reference, [(data.inputs, data.labels)], "val_")
+    scores = evaluate(reference, [data.split("validation")], "val_")
     assert result.get_meta_prop(MetaKey.INITIAL_METRICS) == pytest.approx(scores)
-    assert result.get_meta_prop(TRAIN_METRICS)["train_loss"] == pytest.approx(scores["val_loss"])
+    train_loss = evaluate(reference, [data.split("train")], "")["loss"]
+    assert result.get_meta_prop(TRAIN_METRICS)["train_loss"] == pytest.approx(train_loss)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "round_index", "share"),
+    [("cosine", 0, 2, 0.5 * (1 + math.cos(0.4 * math.pi))), ("step", 0, 3, 0.1), ("constant", 3, 1, 0.5)],
+)
+def test_the_learning_rate_is_that_of_the_round(
+    engine: Engine, schedule: str, warmup: int, round_index: int, share: float
+) -> None:
+    """Of five rounds. A step of whole-batch SGD without momentum is as long as its learning rate."""
+    received = get_weights(engine.components["model"])
+    plain = {"local_steps": 1, "batch_size": 12, "momentum": 0.0}
+    trainers = Trainer(**plain), Trainer(**plain, lr_schedule=schedule, lr_warmup_rounds=warmup)
+    steps = [
+        from_shareable(execute(engine, trainer, "train", model_message(received, number))).data["weight"]
+        for trainer, number in zip(trainers, (0, round_index), strict=True)
+    ]
+    assert steps[1] == pytest.approx(share * steps[0], rel=1e-2)
+
+
+def test_a_schedule_that_is_over_is_refused(engine: Engine) -> None:
+    """As with start_round above 0: FLARE counts rounds from it, and says how many there are without it."""
+    message = model_message(get_weights(engine.components["model"]), 5)
+    refused = execute(engine, Trainer(lr_schedule="cosine"), "train", message)
+    assert "start_round: expected 0 with lr_schedule cosine" in refused.get_header(ReservedHeaderKey.ERROR)
+    assert from_shareable(execute(engine, Trainer(), "train", message)).data
 
 
 def test_two_runs_of_one_round_agree_bit_for_bit_and_rounds_differ(engine: Engine) -> None:

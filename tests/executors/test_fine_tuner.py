@@ -1,7 +1,9 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
 from __future__ import annotations
 
+import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +12,26 @@ import pytest
 import torch
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.job_def import JobMetaKey
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.apis.signal import Signal
 from torch import nn
 
-from custom.executors.fine_tuner import FineTuner
+from custom.errors import BundleError
+from custom.executors.fine_tuner import LOCAL_ONLY_STREAM, FineTuner
 from custom.executors.model_provider import ModelProvider
 from custom.executors.trainer import Trainer
 from custom.keys import ROUNDS
 from custom.learning.evaluate import evaluate
-from custom.learning.seed import Seed
-from custom.learning.train import LocalBudget
+from custom.learning.optimizer import LocalOptimizer
+from custom.learning.seed import Seed, derive
+from custom.learning.train import LocalBudget, train
 from custom.learning.weights import get_weights, load_weights
 from tests.executors.test_executors import execute, model_message
 from tests.support import Engine, TinyData
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -54,9 +62,9 @@ def test_the_personal_model_and_its_card_reproduce_the_scores(engine: Engine) ->
     model = nn.Linear(2, 2)
     model.load_state_dict(torch.load(folder(engine) / "personal_model.pt", weights_only=True)["model"])
     data = TinyData(samples=40).site("site-2", (), 1)
-    assert (
-        evaluate(model, [(data.inputs, data.labels)], "test_")["test_accuracy"] == scores["personal"]["test_accuracy"]
-    )
+    for split, prefix in (("validation", "val_"), ("test", "test_")):
+        for name, value in evaluate(model, [data.split(split)], prefix).items():
+            assert scores["personal"][name] == pytest.approx(value, rel=1e-5)
     card = json.loads((folder(engine) / "model_card.json").read_text())
     assert card["personal"] == scores["personal"]
     assert (card["site"], card["job"], card["rounds"]) == ("site-2", "test", 3)
@@ -98,7 +106,7 @@ def test_local_only_repeats_the_budget_of_the_rounds_from_the_same_start(engine:
     reference = nn.Linear(2, 2)
     reference.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     data = TinyData(samples=40).site("site-2", (), 1)
-    expected = evaluate(reference, [(data.inputs, data.labels)], "test_")
+    expected = evaluate(reference, [data.split("test")], "test_")
 
     message = DXO(DataKind.WEIGHTS, data=weights).to_shareable()
     scores = from_shareable(execute(engine, tuner, "fine_tune", message, Signal())).data
@@ -114,16 +122,58 @@ def test_without_training_only_the_comparison_is_lost(engine: Engine, caplog: py
 
 
 def test_local_only_follows_the_schedule_over_its_own_passes(engine: Engine) -> None:
-    """Ten rounds of two steps, four batches a pass: five passes, whose cosine rates fall to the end."""
-    trainer = Trainer(batch_size=10, local_steps=2, lr_schedule="cosine")
+    """Ten rounds of two steps, four batches a pass: five passes, whose cosine rates are those of every other round."""
+    trainer = Trainer(batch_size=10, local_steps=2, local_lr=0.3, lr_schedule="cosine", class_weights="balanced")
     weights = get_weights(engine.components["model"])
     for round_index in range(10):
-        execute(engine, trainer, "train", model_message(weights, round_index))
+        execute(engine, trainer, "train", model_message(weights, round_index, num_rounds=10))
     settings = torch.load(engine.run_dir / "local_model.pt", weights_only=True)["training"]
     assert (settings["rounds"], settings["steps"]) == (10, 20)
     data = TinyData(samples=40).site("site-2", (), 1)
     assert LocalBudget(settings["epochs"], settings["steps"], settings["batch_size"]).passes(data) == 5
-    assert "local_only" in from_shareable(fine_tune(engine, FineTuner(local_only=True))).data
+    got = from_shareable(fine_tune(engine, FineTuner(local_only=True))).data["local_only"]
+    seed = derive(1, 1, LOCAL_ONLY_STREAM)
+    model, generator = nn.Linear(2, 2), torch.Generator().manual_seed(seed)
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    optimizer = LocalOptimizer().build(model.parameters(), 0.3)
+    scored = [evaluate(model, [data.split("validation")], "val_")["val_accuracy"]]
+    states = [copy.deepcopy(model.state_dict())]
+    for number in range(5):
+        optimizer.param_groups[0]["lr"] = 0.3 * 0.5 * (1 + math.cos(math.pi * 2 * number / 10))
+        balanced = 40 / (2 * torch.bincount(data.labels))
+        train(model, data.batches("train", 10, CPU, generator), optimizer, class_weights=balanced)
+        scored.append(evaluate(model, [data.split("validation")], "val_")["val_accuracy"])
+        states.append(copy.deepcopy(model.state_dict()))
+    model.load_state_dict(states[scored.index(max(scored))])
+    expected = evaluate(model, [data.split("validation")], "val_") | evaluate(model, [data.split("test")], "test_")
+    assert got == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_proximal_term_keeps_the_personal_model_near_the_global_one(engine: Engine) -> None:
+    moved = []
+    for proximal in (0.0, 1.0):
+        received = get_weights(engine.components["model"])
+        fine_tune(engine, FineTuner(local_lr=0.5, batch_size=10, proximal=proximal))
+        personal = load_weights(folder(engine) / "personal_model.pt")
+        moved.append(np.linalg.norm(personal["weight"] - received["weight"]))
+    assert moved[1] < 0.5 * moved[0]
+
+
+@pytest.mark.parametrize("name", ["../escaped", "a/b", "..", "/tmp/escaped"])
+def test_a_job_s_name_leads_nowhere_else(tmp_path: Path, engine: Engine, name: str) -> None:
+    with engine.new_context() as fl_ctx:
+        meta = fl_ctx.get_prop(FLContextKey.JOB_META) | {JobMetaKey.JOB_NAME: name}
+        fl_ctx.set_prop(FLContextKey.JOB_META, meta, private=True, sticky=True)
+    refused = fine_tune(engine, FineTuner())
+    assert "the job's name: expected a name without slashes" in refused.get_header(ReservedHeaderKey.ERROR)
+    assert not list(tmp_path.rglob("personal_model.pt"))
+    assert not Path("/tmp/escaped").exists()
+
+
+@pytest.mark.parametrize("personal_dir", ["/tmp/x", "../x", "a/../../x"])
+def test_personal_models_stay_below_the_workspace(personal_dir: str) -> None:
+    with pytest.raises(BundleError, match="personal_dir: expected a folder below"):
+        FineTuner(personal_dir=personal_dir).check()
 
 
 def test_what_was_private_stays_so_in_later_tasks(engine: Engine) -> None:

@@ -21,6 +21,9 @@ class TwoPoints:
     def __init__(self, labels: list[int]) -> None:
         self.labels = labels
 
+    def describe(self) -> dict[str, list[int]]:
+        return {"input_shape": [1]}
+
     def size(self, split: str) -> int:
         return 1
 

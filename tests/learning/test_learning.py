@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from torch import nn
 
 from custom.errors import BundleError
 from custom.learning.device import choose_device, place, share_cores
-from custom.learning.evaluate import evaluate
+from custom.learning.evaluate import evaluate, evaluation_batch
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import Seed, derive
 from custom.learning.train import Aborted, LocalBudget, train
 from custom.learning.weights import get_weights, load_weights, save_atomically, set_weights, weight_difference
+from custom.models.keyed_dropout import KeyedDropout
 from tests.poisoned import Touch
 from tests.support import TinyData, arrays
 
@@ -62,6 +64,42 @@ def test_local_budget_refuses_nonsense(args: dict[str, int]) -> None:
         LocalBudget(**args).check()
 
 
+def test_dropout_with_keys_draws_another_mask_at_every_step_and_the_same_with_the_same_seed() -> None:
+    class Seen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout, self.linear = KeyedDropout(0.5), nn.Linear(32, 2)
+            self.masks: list[list[bool]] = []
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            dropped = self.dropout(inputs)
+            self.masks.append((dropped[0] != 0).tolist())
+            return self.linear(dropped)
+
+    def masks(seed: int) -> list[list[bool]]:
+        torch.manual_seed(seed)
+        model = Seen()
+        batches = [(torch.ones(1, 32), torch.zeros(1, dtype=torch.int64))] * 4
+        train(model, iter(batches), torch.optim.SGD(model.parameters(), 0.1), accumulate_batches=2)
+        return model.masks
+
+    first = masks(0)
+    assert len({tuple(mask) for mask in first}) == 4
+    assert masks(0) == first
+    assert masks(1) != first
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch"), [([3, 32, 32], 512), ([1, 128, 128], 128), ([1, 224, 224], 41), ([1, 2048, 2048], 1)]
+)
+def test_large_images_are_scored_a_few_at_a_time(shape: list[int], batch: int) -> None:
+    class Images(TinyData):
+        def describe(self) -> dict[str, Any]:
+            return super().describe() | {"input_shape": shape}
+
+    assert evaluation_batch(Images()) == batch
+
+
 def test_training_stops_when_told() -> None:
     model = linear([[0.0], [0.0]])
     with pytest.raises(Aborted):
@@ -92,6 +130,14 @@ def test_seed_makes_models_equal_and_parts_make_seeds_differ() -> None:
     seeds = {derive(a, b, c) for a in range(3) for b in range(3) for c in range(3)}
     assert len(seeds) == 27
     assert derive(1, 2, 3) == derive(1, 2, 3)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**70, True, 1.0, "1", None])
+def test_a_seed_out_of_range_is_named_and_not_by_its_constructor(seed: Any) -> None:
+    """One that raises would end FLARE's process."""
+    with pytest.raises(BundleError, match=r"seed: expected an integer from 0 to below 2\*\*63"):
+        Seed(seed).check()
+    Seed(2**63 - 1).check()
 
 
 def test_unknown_device_is_named() -> None:
