@@ -23,7 +23,7 @@ from custom import progress
 from custom.checks.update import is_finite_number
 from custom.errors import BundleError
 from custom.keys import SPLIT
-from custom.widgets.progress_log import weighted_mean
+from custom.metrics import weighted_mean
 
 
 class ClosingValidation(Controller):

@@ -33,3 +33,18 @@ def weight(name: str, metrics: Mapping[str, float], samples: float) -> float:
         return samples
     weights = {"sensitivity": positives, "specificity": negatives, "auc": positives * negatives}
     return weights.get(kind, samples)
+
+
+def weighted_mean(metrics: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]) -> dict[str, float]:
+    """Mean of each metric but counts over the sites that report it; sites in name order.
+
+    Weighted as `weight` says, with `weights` as the samples.
+    """
+    totals: dict[str, float] = {}
+    shares: dict[str, float] = {}
+    for site in sorted(metrics):
+        for name, value in metrics[site].items():
+            share = 0.0 if is_count(name) else weight(name, metrics[site], weights[site])
+            totals[name] = totals.get(name, 0.0) + share * value
+            shares[name] = shares.get(name, 0.0) + share
+    return {name: totals[name] / shares[name] for name in totals if shares[name] > 0}

@@ -7,7 +7,7 @@ import pytest
 
 from bundle.report.model import weighted_mean as of_report
 from custom.metrics import is_count, weight
-from custom.widgets.progress_log import weighted_mean as of_log
+from custom.metrics import weighted_mean as of_log
 
 # Site a finds 9 of 10 ill and 1 of 2 well; b finds 1 of 2 ill and 30 of 40 well; c has nobody ill.
 SITES = {

@@ -32,6 +32,7 @@ from nvflare.app_common.app_event_type import AppEventType
 from custom.checks.update import Origin, Tensors, UpdateRejected, check_round, check_weight, shown
 from custom.errors import BundleError
 from custom.keys import POSITIONS
+from custom.metrics import weighted_mean as mean_metrics
 from custom.panic import check_or_panic
 
 BLOCK = 8192  # entries
@@ -210,11 +211,12 @@ class WeightedAggregator(Aggregator):
 
 def _meta(contributions: dict[str, Update]) -> dict[str, Any]:
     """Total weight and mean metrics, as plain floats: FLARE's persistor writes them into the checkpoint."""
-    numbers = [
-        (weight, {name: np.asarray(value, np.float64) for name, value in metrics.items() if isinstance(value, Real)})
-        for weight, _, metrics, _ in contributions.values()
-    ]
-    meta: dict[str, Any] = {MetaKey.NUM_STEPS_CURRENT_ROUND: sum(weight for weight, _ in numbers)}
-    if mean_metrics := {name: float(value) for name, value in weighted_mean(numbers).items()}:
-        meta[MetaKey.INITIAL_METRICS] = mean_metrics
+    weights = {site: update.weight for site, update in contributions.items()}
+    numbers = {
+        site: {name: float(value) for name, value in update.metrics.items() if isinstance(value, Real)}
+        for site, update in contributions.items()
+    }
+    meta: dict[str, Any] = {MetaKey.NUM_STEPS_CURRENT_ROUND: sum(weights.values())}
+    if means := mean_metrics(numbers, weights):
+        meta[MetaKey.INITIAL_METRICS] = means
     return meta

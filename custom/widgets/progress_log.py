@@ -25,7 +25,7 @@ from nvflare.widgets.widget import Widget
 from custom import progress
 from custom.executors.site_task import log_foreign_origin
 from custom.keys import EVALUATED, TRAIN_METRICS
-from custom.metrics import is_count, weight
+from custom.metrics import weighted_mean
 from custom.widgets.traffic import Traffic, totals
 
 NOT_AGGREGATED = "the aggregator did not take the update; the server's log says why"
@@ -211,18 +211,3 @@ def numbers(metrics: Any) -> dict[str, float]:
     pairs = metrics.items() if isinstance(metrics, dict) else {"metric": metrics}.items()
     real = {str(k): float(v) for k, v in pairs if isinstance(v, int | float | np.number) and not isinstance(v, bool)}
     return {name: value for name, value in real.items() if math.isfinite(value)}
-
-
-def weighted_mean(metrics: dict[str, dict[str, float]], weights: dict[str, float]) -> dict[str, float]:
-    """Mean of each metric but counts over the sites that report it; sites in name order.
-
-    Weighted as `custom.metrics.weight` says, with `weights` as the samples.
-    """
-    totals: dict[str, float] = {}
-    shares: dict[str, float] = {}
-    for site in sorted(metrics):
-        for name, value in metrics[site].items():
-            share = 0.0 if is_count(name) else weight(name, metrics[site], weights[site])
-            totals[name] = totals.get(name, 0.0) + share * value
-            shares[name] = shares.get(name, 0.0) + share
-    return {name: totals[name] / shares[name] for name in totals if shares[name] > 0}

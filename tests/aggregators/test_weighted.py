@@ -52,6 +52,16 @@ def test_the_mean_is_weighted_by_samples_tensor_by_tensor():
     assert result.meta == {MetaKey.NUM_STEPS_CURRENT_ROUND: 4, MetaKey.INITIAL_METRICS: {"val_accuracy": 0.625}}
 
 
+def test_metrics_of_two_classes_are_weighted_by_their_own_samples():
+    """9 of 10 ill and 1 of 2: 10 of 12, though both sites train on as many samples; counts are left out."""
+    server, aggregator = Server({}), WeightedAggregator()
+    for site, sensitivity, positives in (("site-1", 0.9, 10), ("site-2", 0.5, 2)):
+        metrics = {"val_sensitivity": sensitivity, "val_positives": positives, "val_negatives": 1}
+        assert accept(aggregator, server, site, {"w": array(1)}, 100, metrics)
+    means = aggregate(aggregator, server).get_meta_prop(MetaKey.INITIAL_METRICS)
+    assert means == {"val_sensitivity": pytest.approx(10 / 12)}
+
+
 def test_sums_run_in_float64():
     """In float32, 2^24 + 1 is 2^24; in float64 the mean of 2^24, 1 and -2^24 is 1/3."""
     server, aggregator = Server({}), WeightedAggregator()

@@ -20,7 +20,8 @@ from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
 from custom import progress
 from custom.keys import EVALUATED, TRAIN_METRICS
-from custom.widgets.progress_log import NOT_AGGREGATED, ProgressLog, numbers, weighted_mean
+from custom.metrics import weighted_mean
+from custom.widgets.progress_log import NOT_AGGREGATED, ProgressLog, numbers
 from tests.support import Engine
 
 
