@@ -3,7 +3,7 @@
 
 K steps of Adam without momentum (beta1 = 0), as Nichol et al. train; the server then takes a step of its own towards
 the mean of what the writers arrived at. Jiang et al. 2019 (https://arxiv.org/abs/1909.12488) fine-tune with Reptile(K)
-and Adam. For Adam at the server, too: `custom.aggregators.server_optimizer.ServerAdam` in the place of `meta_optimizer`.
+and Adam. For Adam at the server, too: `ServerAdam` of `custom.aggregators` in the place of `meta_optimizer`.
 """
 
 from __future__ import annotations
