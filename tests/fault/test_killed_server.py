@@ -82,6 +82,9 @@ def test_an_aborted_job_leaves_no_process_and_no_half_written_model(
     assert len(models) >= 3
     for path in models:
         assert torch.load(path, weights_only=True)["model"], path
+    seen = [(event["event"], event.get("workflow")) for event in sites.events(system, job_id)]
+    assert ("workflow_finished", "pre_train") in seen
+    assert ("workflow_finished", "scatter_and_gather") not in seen  # FLARE tells its components that it has
 
 
 def test_the_server_is_killed(system: Deployment, job: Path, expected: Path, tmp_path: Path) -> None:
