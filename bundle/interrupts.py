@@ -13,8 +13,9 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def interrupts_call(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Each of INTERRUPTS calls `handler` meanwhile, but for what was ignored before, as SIGHUP is under nohup."""
-    heard = [number for number in INTERRUPTS if signal.getsignal(number) != signal.SIG_IGN]
+    """Each of INTERRUPTS calls `handler` meanwhile; not SIGHUP where it is ignored, as under nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    heard = [number for number in INTERRUPTS if number != signal.SIGHUP or not ignored]
     previous = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
