@@ -167,7 +167,7 @@ def test_a_restarted_site_goes_on_with_what_sparse_exchange_had_held_back(system
 def sparse_job(folder: Path) -> Path:
     """Long rounds, so that it can be aborted in the middle."""
     optimizer = '{"path": "custom.aggregators.server_optimizer.ServerAdam", "args": {"server_lr": 0.01}}'
-    settings = (DIGITS, "num_rounds=5", "train.local_epochs=3", f"aggregator={SPARSE}")
+    settings = (DIGITS, "num_rounds=5", "train.local_epochs=8", f"aggregator={SPARSE}")
     job = export("hello-pt", folder / "job", *settings, f"shareable_generator={optimizer}", drop_workflows=CROSS_SITE)
     path = job / "app" / "config" / "config_fed_client.json"
     config = json.loads(path.read_text())

@@ -27,7 +27,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export("hello-pt", tmp_path_factory.mktemp("job") / "job", *SETTINGS)
+    """With rounds of some seconds: so long it takes to log in and to abort it."""
+    return export("hello-pt", tmp_path_factory.mktemp("job") / "job", *SETTINGS, "train.local_epochs=8")
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,8 @@ def test_a_job_without_code_runs_from_the_installed_one(system: Deployment, job:
 
 @pytest.mark.fault
 def test_an_aborted_job_without_code_is_continued_without_code(system: Deployment, tmp_path: Path) -> None:
-    first = sites.submit(system, without_code(tmp_path / "job", "dataset=digits", "num_rounds=4", "local_epochs=3"))
+    """Rounds of some seconds: so long it takes to log in and to abort it."""
+    first = sites.submit(system, without_code(tmp_path / "job", "dataset=digits", "num_rounds=6", "local_epochs=8"))
     wait_for_rounds(system.folder / system.server / first / "progress.jsonl", 2)
     assert "ABORTED" in (told := sites.ask(system, "abort", first)), told[-2000:]
     sites.wait(system, first)
@@ -77,7 +78,7 @@ def test_an_aborted_job_without_code_is_continued_without_code(system: Deploymen
     assert sites.wait(system, second) == "FINISHED:COMPLETED"
     report = sites.report(system, second, tmp_path)
     assert (report["status"], report["continued"]["job_id"]) == ("completed", first)
-    assert report["rounds"][-1]["round"] == 4
+    assert report["rounds"][-1]["round"] == 6
 
 
 def change(job: Path, side: str, edit: Callable[[dict[str, Any]], object]) -> None:
