@@ -25,7 +25,7 @@ from benchmarks.central import train_centrally
 from benchmarks.simulate import BEST, export, server_json, simulate
 from custom.data.image_data import ImageData
 from custom.learning.device import choose_device, place
-from custom.learning.evaluate import EVALUATION_BATCH, evaluate
+from custom.learning.evaluate import evaluate_split
 from custom.learning.seed import Seed
 from custom.models.lenet import LeNet
 
@@ -53,7 +53,7 @@ def central(seed: int, rounds: int) -> dict[str, float]:
     model = place(LeNet(), device)
     data = ImageData(on_missing="error").site("central", ["central"], model_seed)
     train_centrally(model, data, device, SETTINGS, rounds, model_seed, "accuracy")
-    test = evaluate(model, data.batches("test", EVALUATION_BATCH, device), "test_")
+    test = evaluate_split(model, data, "test", device)
     return {"test_accuracy": test["test_accuracy"], "seconds": time.monotonic() - started}
 
 

@@ -30,7 +30,7 @@ from custom.aggregators.weighted import weighted_mean
 from custom.checks.update import l2_norm
 from custom.data.image_data import ImageData
 from custom.learning.coordinate_wise import Median, TrimmedMean
-from custom.learning.evaluate import EVALUATION_BATCH, evaluate
+from custom.learning.evaluate import evaluate_split
 from custom.learning.geometric_median import GeometricMedian
 from custom.learning.krum import Krum
 from custom.learning.robust import Rule, clip, distances
@@ -132,7 +132,7 @@ def accuracy(combine: Callable[..., Any], partition: dict[str, Any], hostile: bo
         weights = {name: value + step[name] for name, value in weights.items()}
     set_weights(model, weights)
     everyone = ImageData(dataset="digits").site("all", ("all",), model_seed)
-    return evaluate(model, everyone.batches("test", EVALUATION_BATCH, CPU), "test_")["test_accuracy"]
+    return evaluate_split(model, everyone, "test", CPU)["test_accuracy"]
 
 
 def accuracies(seeds: int) -> list[dict[str, Any]]:

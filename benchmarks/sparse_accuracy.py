@@ -25,7 +25,7 @@ from benchmarks import machine
 from benchmarks.simulate import export, simulate
 from custom.data.text_data import TextData
 from custom.learning.device import choose_device
-from custom.learning.evaluate import EVALUATION_BATCH, evaluate
+from custom.learning.evaluate import evaluate_split
 from custom.learning.weights import load_weights, to_tensors
 from custom.models.bert_classifier import BertClassifier
 
@@ -56,7 +56,7 @@ def score(encoder: str, max_length: int, weights: Path) -> dict[str, float]:
     model = BertClassifier(encoder, on_missing="error").to(device)
     model.load_state_dict(to_tensors(load_weights(weights)))
     whole = TextData(model_name_or_path=encoder, on_missing="error", partition="none", max_length=max_length)
-    return evaluate(model, whole.site("all", ["all"], 0).batches("test", EVALUATION_BATCH, device), "test_")
+    return evaluate_split(model, whole.site("all", ["all"], 0), "test", device)
 
 
 def measure(variant: str, beta: float, seed: int, args: argparse.Namespace, folder: Path) -> dict[str, Any]:

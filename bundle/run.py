@@ -100,14 +100,17 @@ def _make_workspace(given: Path | None, name: str) -> Path:
         workspace.mkdir(parents=True, exist_ok=True)
         return workspace
     stem = check_workspace(Path("workspace", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"), new=False)
-    for number in itertools.count(1):
-        workspace = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
-        try:
-            workspace.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return workspace
-    raise AssertionError
+    others = (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2))
+    return next(folder for folder in itertools.chain([stem], others) if _make(folder))
+
+
+def _make(folder: Path) -> bool:
+    """False if it is there."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def check_workspace(workspace: Path, new: bool = True) -> Path:

@@ -63,8 +63,7 @@ def progress(job: Job, report: Report, events: Sequence[dict[str, Any]], planned
     phase = PHASES.get(str(workflow), str(workflow)) if workflow else WAITING.get(job.status, job.status.lower())
     if any(event["event"] == "job_ended" for event in events[-1:]):
         phase = "FLARE is collecting the result"
-    done = report.rounds[-1].position if report.rounds else 0
-    return Progress(done, max(report.num_rounds, planned), phase, _left(report))
+    return Progress(report.rounds_done, max(report.num_rounds, planned), phase, _left(report))
 
 
 def _left(report: Report) -> float | None:

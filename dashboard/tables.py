@@ -25,15 +25,13 @@ def facts(report: Report) -> list[tuple[str, str, str]]:
     if report.best:
         note = f"{report.best['metric']}, round {report.best['round']}"
         found.append(("Best", number(report.best["value"]), note))
-    done = str(report.rounds[-1].position if report.rounds else 0)
-    done += f" of {report.num_rounds}" if report.num_rounds else ""
     continued = f"continues another job after its round {report.continued['round']}" if report.continued else ""
     up, down = (report.total_bytes(name) or 0 for name in ("upload_bytes", "download_bytes"))
     name, _, origin = str((report.dataset or {}).get("dataset", "not known")).partition(" (")
     counts = [f"{split} {sum(s.get(split, 0) for s in report.samples.values())}" for split in split_names(report)]
     return [
         *found,
-        ("Rounds", done, continued),
+        ("Rounds", report.done, continued),
         ("Sites", str(len(report.site_names)), ", ".join(report.site_names[:4])),
         ("Time", human_seconds(report.seconds), "first event to last"),
         ("Up", human_bytes(up), "from the sites"),

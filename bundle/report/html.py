@@ -70,11 +70,9 @@ def _notices(report: Report) -> str:
 
 
 def _facts(report: Report) -> str:
-    done = str(report.rounds[-1].position if report.rounds else 0)
-    done += f" of {report.num_rounds}" if report.num_rounds else ""
     by_task = [f"{sum(row.task == task for row in report.rounds)} {task}" for task in report.tasks]
     facts = [
-        ("Rounds", done, ", ".join(by_task) if len(by_task) > 1 else ""),
+        ("Rounds", report.done, ", ".join(by_task) if len(by_task) > 1 else ""),
         ("Sites", str(len(report.site_names)), ""),
     ]
     if report.writers and (summary := report.writers.result["summary"]):

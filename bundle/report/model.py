@@ -125,6 +125,16 @@ class Report:
         """The tasks that had rounds, in their order: more than one where one workflow trains after another."""
         return list(dict.fromkeys(row.task for row in self.rounds))
 
+    @property
+    def done(self) -> str:
+        """`7 of 10`: rounds that are over, those of the job that this one continues included."""
+        return f"{self.rounds_done} of {self.num_rounds}" if self.num_rounds else str(self.rounds_done)
+
+    @property
+    def rounds_done(self) -> int:
+        """How many rounds of training the last model has behind it."""
+        return self.rounds[-1].position if self.rounds else 0
+
     def task_starts(self) -> list[tuple[int, str]]:
         """For each of `tasks` the rounds of training before its first."""
         return [(next(row.position for row in self.rounds if row.task == task) - 1, task) for task in self.tasks]

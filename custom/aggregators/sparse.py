@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from nvflare.apis.dxo import DXO
 from nvflare.apis.event_type import EventType
-from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 
 from custom.aggregators.weighted import Update, WeightedAggregator
@@ -104,7 +103,7 @@ class SparseAggregator(WeightedAggregator):
             return {}
         model, current_round = global_model("", fl_ctx)
         result = mean_of_entries(contributions, model, self.absent)
-        workflow = fl_ctx.get_prop(FLContextKey.WORKFLOW, "")
+        workflow, _ = workflow_and_site(fl_ctx)
         self._taken |= {(workflow, site): current_round for site in contributions}
         return result
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +120,9 @@ def _convert(folder: Path, files: Sequence[_File], side: int, work: Path) -> Non
             got = f"none that can be read, of {sum(file.is_test == (split == 'test') for file in used)}"
             raise BundleError(key=str(folder / split), expected="JPEG or PNG images of chest X-rays", got=got)
     starts = [place for place, group in enumerate(groups) if place == 0 or group != groups[place - 1]]
-    _save_images(work / "images.npy", [image for image in read if image is not None], read)
+    images = [image for image in read if image is not None]
+    del read  # so that `images` alone holds them
+    _save_images(work / "images.npy", images)
     save(
         work,
         np.array([file.label for file in good], dtype=np.int64),
@@ -130,12 +132,10 @@ def _convert(folder: Path, files: Sequence[_File], side: int, work: Path) -> Non
     )
 
 
-def _save_images(path: Path, images: list[NDArray[np.uint8]], *others: list[Any]) -> None:
-    """As one array of shape (images, side, side, 1). Empties all lists, so that no image is in memory twice."""
+def _save_images(path: Path, images: list[NDArray[np.uint8]]) -> None:
+    """As one array of shape (images, side, side, 1). Empties the list, so that no image is in memory twice."""
     shape = (len(images), *images[0].shape, 1)
     array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    for other in others:
-        other.clear()
     for place in reversed(range(len(images))):
         array[place, ..., 0] = images.pop()
     array.flush()

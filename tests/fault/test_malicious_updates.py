@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from custom.data.image_data import ImageData
-from custom.learning.evaluate import EVALUATION_BATCH, evaluate
+from custom.learning.evaluate import evaluate_split
 from custom.models.lenet import LeNet
 from tests.jobs.flare import ROOT, bundle, export, progress, simulate
 
@@ -84,8 +84,7 @@ def accuracy_of(workspace: Path) -> float:
     model = LeNet()
     model.load_state_dict(weights)
     data = ImageData(dataset="digits").site("all", ("all",), 0)
-    batches = data.batches("test", EVALUATION_BATCH, torch.device("cpu"))
-    return evaluate(model, batches, "test_")["test_accuracy"]
+    return evaluate_split(model, data, "test", torch.device("cpu"))["test_accuracy"]
 
 
 def rounds_of(workspace: Path) -> list[dict[str, Any]]:
