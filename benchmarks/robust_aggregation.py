@@ -61,9 +61,11 @@ def mean(updates: list[Arrays], weights: list[float]) -> Arrays:
 
 
 def clipped_mean(updates: list[Arrays], weights: list[float]) -> Arrays:
-    """Norm clipping, here of every update, and the mean."""
-    norms = [l2_norm(update) for update in updates]
-    return mean([dict(clip(u, norm, norm / 2)) for u, norm in zip(updates, norms, strict=True)], weights)
+    """Norm clipping of every update in turn, as RobustAggregator does when one arrives, and the mean."""
+    for update in updates:
+        norm = l2_norm(update)
+        clip(update, norm, norm / 2)
+    return mean(updates, weights)
 
 
 def log_line(updates: list[Arrays], weights: list[float]) -> Any:

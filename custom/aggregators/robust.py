@@ -22,7 +22,7 @@ from nvflare.apis.fl_context import FLContext
 
 from custom import progress
 from custom.aggregators.weighted import Update, WeightedAggregator
-from custom.checks.update import Origin, is_finite_number, l2_norm, shown
+from custom.checks.update import Origin, Tensors, is_finite_number, l2_norm, shown
 from custom.errors import BundleError
 from custom.filters.check_update import check_content, global_model
 from custom.learning.robust import Rule, clip, distances
@@ -40,12 +40,12 @@ class RobustAggregator(WeightedAggregator):
     A round with too few updates for the rule leaves the global model as it is, and says so in the log and the report; a
     job with too few sites for it ends at its start. Metrics are averaged by number of samples, as ever.
 
-    Memory: the updates, the result, and a copy of each update that is clipped.
+    Memory: the updates and the result. An update is clipped as it arrives: its copy takes its place.
 
     Args:
         rule: a component by its path, such as `custom.learning.coordinate_wise.TrimmedMean`, or your own
             (`custom.learning.robust.Rule`); the weighted mean if it is None.
-        max_norm: what a larger update is scaled down to before the rule sees it; None for no limit.
+        max_norm: what the norm of a larger update is scaled down to before the rule sees it; None for no limit.
         min_contributions: as in WeightedAggregator.
     """
 
@@ -91,6 +91,16 @@ class RobustAggregator(WeightedAggregator):
         model, _ = global_model(origin.site, fl_ctx)
         check_content(dxo, weight, model, origin)
 
+    def prepare(self, diff: Tensors, origin: Origin, fl_ctx: FLContext) -> Tensors:
+        """The update, clipped; a line in the log if it had to be."""
+        if self.max_norm is None:
+            return diff
+        norm = l2_norm(diff)
+        if norm > self.max_norm:
+            found = f"update of {origin.site} clipped from norm {norm:.4g} to {self.max_norm:g}"
+            self.log_info(fl_ctx, f"round {origin.round_number}: {found}")
+        return clip(diff, norm, self.max_norm)
+
     def mean(self, contributions: Mapping[str, Update], fl_ctx: FLContext) -> dict[str, NDArray[Any]]:
         """What the rule makes of the updates; empty, which changes nothing, if they are too few for it."""
         if not contributions:
@@ -102,29 +112,16 @@ class RobustAggregator(WeightedAggregator):
             return {}
 
     def _combine(self, contributions: Mapping[str, Update], fl_ctx: FLContext) -> dict[str, NDArray[Any]]:
-        round_number = global_model("", fl_ctx)[1] + 1
-        if self.rule is not None:
-            _check_number(self.rule, list(contributions), round_number)
-        clipped = self._clip(contributions, round_number, fl_ctx)
         if self.rule is None:
-            return super().mean(clipped, fl_ctx)
-        diffs = [update.diff for update in clipped.values()]
-        result = self.rule(diffs, [update.weight for update in clipped.values()])
+            return super().mean(contributions, fl_ctx)
+        round_number = global_model("", fl_ctx)[1] + 1
+        _check_number(self.rule, list(contributions), round_number)
+        diffs = [update.diff for update in contributions.values()]
+        result = self.rule(diffs, [update.weight for update in contributions.values()])
         found = f"{type(self.rule).__name__} of {len(diffs)} updates"
         away = _by_site(contributions, distances(diffs, result))
         self.log_info(fl_ctx, f"round {round_number}: {found}; distances from it: {away}")
         return result
-
-    def _clip(self, contributions: Mapping[str, Update], round_number: int, fl_ctx: FLContext) -> Mapping[str, Update]:
-        if self.max_norm is None:
-            return contributions
-        norms = np.array([l2_norm(update.diff) for update in contributions.values()])
-        found = f"update norms: {_by_site(contributions, norms)}; larger ones are clipped to {self.max_norm:g}"
-        self.log_info(fl_ctx, f"round {round_number}: {found}")
-        return {
-            site: update._replace(diff=clip(update.diff, float(norm), self.max_norm))
-            for (site, update), norm in zip(contributions.items(), norms, strict=True)
-        }
 
     def _warn(self, reason: str, fl_ctx: FLContext) -> None:
         self.log_error(fl_ctx, reason)

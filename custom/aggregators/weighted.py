@@ -149,12 +149,13 @@ class WeightedAggregator(Aggregator):
         self.check_content(dxo, weight, origin, fl_ctx)
         metrics = dxo.get_meta_prop(MetaKey.INITIAL_METRICS)
         metrics = metrics if isinstance(metrics, dict) else {}
+        diff = self.prepare(dxo.data, origin, fl_ctx)
         with self._lock:
             if self._collected != collected:
                 raise UpdateRejected("stale_round", origin, "the round was closed while this update was checked")
             if site in self._updates:
                 raise UpdateRejected("duplicate", origin, "this site's update of this round was accepted before")
-            self._updates[site] = Update(weight, dxo.data, metrics, dxo.get_meta_prop(POSITIONS))
+            self._updates[site] = Update(weight, diff, metrics, dxo.get_meta_prop(POSITIONS))
 
     def check_content(self, dxo: DXO, weight: float, origin: Origin, fl_ctx: FLContext) -> None:
         """Refuses what `mean` cannot use.
@@ -165,6 +166,10 @@ class WeightedAggregator(Aggregator):
         if dxo.get_meta_prop(POSITIONS) is not None:
             remedy = "to receive what Sparsify sends, name custom.aggregators.sparse.SparseAggregator as the aggregator"
             raise UpdateRejected("kind", origin, expected="a dense update", got="a sparse one", remedy=remedy)
+
+    def prepare(self, diff: Tensors, origin: Origin, fl_ctx: FLContext) -> Tensors:
+        """What is kept of an update that `check_content` has let through until the round ends; here, all as it came."""
+        return diff
 
     def mean(self, contributions: Mapping[str, Update], fl_ctx: FLContext) -> dict[str, NDArray[Any]]:
         """The mean of the updates with a weight above 0; site name to update, in name order."""

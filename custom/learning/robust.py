@@ -77,7 +77,9 @@ def clip(update: Tensors, norm: float, max_norm: float) -> Tensors:
     """update / max(1, norm / max_norm), where `norm` is that of the update; itself if it is no larger."""
     if norm <= max_norm:
         return update
-    # A division by a float64, since norm / max_norm may be beyond the range of the update's own dtype.
+    # A division in float64, since norm / max_norm may be beyond the range of the update's own dtype.
+    factor = norm / max_norm
     return {
-        name: np.divide(value, norm / max_norm, dtype=np.float64).astype(value.dtype) for name, value in update.items()
+        name: np.divide(value, factor, out=np.empty_like(value), dtype=np.float64, casting="same_kind")
+        for name, value in update.items()
     }
