@@ -24,7 +24,7 @@ _lock = threading.Lock()
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """The whole file or the old one, whatever happens."""
+    """The whole file or the old one, whatever happens; an OSError names the file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -32,8 +32,10 @@ def write_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a full disk names none
         raise
 
 

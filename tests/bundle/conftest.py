@@ -128,11 +128,11 @@ def workspace(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """`python -m bundle ...` as a process, started in an empty folder."""
+    """`python -m bundle ...` as a process, started in an empty folder; named arguments as of `subprocess.run`."""
     empty = tmp_path / "elsewhere"
     empty.mkdir()
 
-    def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "bundle", *map(str, arguments)],
             cwd=empty,
@@ -140,6 +140,7 @@ def cli(tmp_path: Path) -> Cli:
             capture_output=True,
             text=True,
             timeout=60,
+            **more,
             check=False,
         )
 

@@ -7,6 +7,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from resource import RLIMIT_FSIZE, setrlimit
 
 import pytest
 
@@ -60,6 +61,17 @@ def test_a_name_with_a_slash_is_refused(cli: Cli, job: Path, tmp_path: Path) -> 
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(cli: Cli, workspace: Path, tmp_path: Path) -> None:
+    """A real write error: the process may write 200 bytes a file."""
+    report = tmp_path / "report.json"
+    report.write_text("old")
+    done = cli("report", workspace, "--json", report, preexec_fn=lambda: setrlimit(RLIMIT_FSIZE, (200, 200)))
+    assert done.returncode == 2
+    assert done.stderr == f"error: {report}: File too large\n"
+    assert report.read_text() == "old"
+    assert not list(tmp_path.glob(".report*"))
+
+
+def test_a_file_where_no_folder_can_be_made(cli: Cli, workspace: Path) -> None:
     done = cli("report", workspace, "--json", "/dev/full/report.json")
     assert done.returncode == 2
     assert done.stderr.startswith("error: /dev/full")

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,13 +76,14 @@ def test_a_server_of_another_project(tmp_path: Path, listener: socket.socket) ->
 
     def serve() -> None:
         plain, _ = listener.accept()
-        with plain, pytest.raises(OSError, match="alert"):
+        with plain:
             context.wrap_socket(plain, server_side=True)
 
-    thread = threading.Thread(target=serve)
-    thread.start()
-    said, _ = problem(kit_for(tmp_path / "kit", Authority("a"), listener.getsockname()[1]))
-    thread.join()
+    with ThreadPoolExecutor() as threads:
+        served = threads.submit(serve)
+        said, _ = problem(kit_for(tmp_path / "kit", Authority("a"), listener.getsockname()[1]))
+        with pytest.raises(OSError, match="alert"):
+            served.result()
     assert said.endswith("is not the kit's; does the kit belong to this system?")
 
 

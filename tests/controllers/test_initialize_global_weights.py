@@ -16,6 +16,7 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
 
+from controllers.collect import Replies
 from controllers.initialize_global_weights import InitializeGlobalWeights
 from custom.keys import DATA_INFO, SAMPLES
 from tests.support import Engine, arrays, run_controller
@@ -62,17 +63,20 @@ def test_first_takes_one_reply_among_the_listed_sites(engine: Engine) -> None:
     assert weights["w"].tolist() == [3.0]
 
 
-def test_first_takes_the_first_to_arrive(engine: Engine) -> None:
-    import time
-
+def test_first_takes_the_first_to_arrive(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     replies = values(1, 2, 3)
     controller = InitializeGlobalWeights(weight_method="first")
+    arrived, receive = threading.Event(), Replies.receive
+
+    def note(self: Replies, **arguments: Any) -> None:
+        receive(self, **arguments)
+        arrived.set()
 
     def answer(site: str, task: str, data: Shareable) -> Shareable:
-        time.sleep(0.0 if site == "site-2" else 0.3)
+        assert site == "site-2" or arrived.wait(10)
         return replies[site]
 
-    # FLARE's communicator handles one reply at a time, so the delay decides the order of arrival.
+    monkeypatch.setattr(Replies, "receive", note)
     run_controller(engine, controller, answer)
     with engine.new_context() as fl_ctx:
         assert fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)["weights"]["w"].tolist() == [2.0]

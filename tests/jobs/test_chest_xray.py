@@ -54,7 +54,7 @@ def test_sensitivity_over_all_sites_is_that_of_all_images(report: tuple[dict[str
     assert row["aggregate"]["val_sensitivity"] == pytest.approx(found / row["aggregate"]["val_positives"])
 
 
-def test_each_patient_is_at_one_site(workspace: Path) -> None:
+def test_every_image_is_at_one_site(workspace: Path) -> None:
     """300 patients of whom every third has two images, and 100 more to test on, of whom 34."""
     initialized = next(event for event in progress(workspace) if event["event"] == "initialized")
     sizes = initialized["samples"].values()

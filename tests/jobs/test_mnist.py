@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from custom.models.lenet import LeNet
 from custom.models.small_cnn import SmallCnn
-from tests.jobs.flare import ROOT, bundle, export, progress, simulate
+from tests.jobs.flare import ROOT, bundle, environment, export, progress, simulate
 
 pytestmark = pytest.mark.e2e
 
@@ -66,11 +67,13 @@ def test_three_against_seven_takes_two_settings(tmp_path: Path) -> None:
     assert components["data"]["args"]["classes"] == [3, 7]
 
 
-def test_the_model_of_another_job_is_refused_before_training(run: tuple[Path, str], tmp_path: Path) -> None:
-    """The file is read when the job is exported; whether it fits, the sites know."""
-    broken = tmp_path / "broken.pt"
-    broken.write_bytes(b"no model")
-    done = bundle("export", "mnist", str(tmp_path / "job"), "--set", f"initial_model={broken}", cwd=tmp_path)
-    assert done.returncode != 0
-    assert "broken.pt: cannot be loaded safely" in done.stdout
-    assert not (tmp_path / "job").exists()
+def test_the_model_of_another_job_is_refused_before_training(tmp_path: Path) -> None:
+    """Whether the file fits, the sites know."""
+    other = tmp_path / "lenet.pt"
+    torch.save({"model": LeNet().state_dict()}, other)
+    settings = ("--set", "dataset=digits", "--set", f"initial_model={other}")
+    done = bundle("run", "mnist", "-w", str(tmp_path / "ws"), *settings, cwd=tmp_path, env=environment(tmp_path))
+    assert done.returncode == 1, done.stdout[-3000:]
+    assert "status    failed" in done.stdout
+    assert "initial_model.pt conv1.bias: expected no such tensor as at the sites" in done.stdout
+    assert not [event for event in progress(tmp_path / "ws") if event["event"] == "round"]
