@@ -37,7 +37,8 @@ TORCH_FORCE_WEIGHTS_ONLY_LOAD=1
 STORAGE = "kit_storage.KitStorage"
 GUARDS = {  # components of local/resources.json, in workspace_templates/common
     "audit_refusals": "AuditRefusals",
-    "bind_origin": "BindOrigin",  # of the server alone
+    "message_guard": "MessageGuard",  # of the server
+    "site_commands": "SiteCommands",  # of a site
     "named_classes": "NamedClasses",  # where there is a list of classes
 }
 
@@ -46,9 +47,10 @@ class KitFiles(Builder):
     """Writes local/ of the server and the sites: resources, environment, log format, and files of the template.
 
     Every kit keeps its log short on the console, has one line a round in log_rounds.txt, and a line in audit.log for
-    what was refused. The server keeps its job store in its kit, and lets no site speak in the name of another. With the
-    server on `localhost` all sites run here, and each gets its share of the cores: threads of processes that all take
-    every core wait for each other, and rounds then take up to ten times as long.
+    what was refused. The server keeps its job store in its kit, and takes from sites and admins what FLARE's programs
+    send in their own name, no more; a site takes no command that reads its files or runs code. With the server on
+    `localhost` all sites run here, and each gets its share of the cores: threads of processes that all take every core
+    wait for each other, and rounds then take up to ten times as long.
 
     Args:
         template: the template's folder.
@@ -93,8 +95,8 @@ class KitFiles(Builder):
                 _copy(COMMON, "kit_storage.py", local / "custom")
             else:
                 resources["client"].update(self.client_settings)
-            guards = ["audit_refusals", *(["bind_origin"] * is_server), *(["named_classes"] * self.bundle_code)]
-            for name in guards:
+            guards = ["audit_refusals", "message_guard" if is_server else "site_commands"]
+            for name in [*guards, *(["named_classes"] * self.bundle_code)]:
                 _copy(COMMON, f"{name}.py", local / "custom")
                 resources["components"].append({"id": name, "path": f"{name}.{GUARDS[name]}", "args": {}})
             if self.bundle_code:

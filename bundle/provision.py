@@ -123,7 +123,7 @@ def is_here(host: str, port: int) -> bool:
     """
     try:
         address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][4]
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # the latter of a part that is too long for a name
         return False
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -96,7 +96,8 @@ def fill_in(folder: Path, wanted: Wanted) -> str:
         BundleError: a value is not as it must be, or the template has another placeholder.
     """
     wanted.check()
-    values = {"host": wanted.host, "port": wanted.port, "domain": wanted.domain, "template": str(folder)}
+    template = str(folder).replace("'", "''")  # in a string of YAML
+    values = {"host": wanted.host, "port": wanted.port, "domain": wanted.domain, "template": template}
 
     def sites(found: re.Match[str]) -> str:
         block = Template(found[1])

@@ -15,6 +15,7 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.apis.signal import Signal
 
+from custom.checks.update import in_one_line, shown
 from custom.errors import BundleError
 
 
@@ -59,7 +60,7 @@ class Replies:
         code = reply.get_return_code(default=ReturnCode.OK)
         with self._lock:
             if code != ReturnCode.OK:
-                self.errors[site] = str(reply.get_header(ReservedHeaderKey.ERROR) or code)
+                self.errors[site] = in_one_line(reply.get_header(ReservedHeaderKey.ERROR) or code)
                 return
             try:
                 dxo = from_shareable(reply)
@@ -69,7 +70,7 @@ class Replies:
             if dxo.data_kind == self.kind and isinstance(dxo.data, dict):
                 self.results[site] = dxo
             else:
-                self.errors[site] = f"expected {self.kind.value}, got {DataKind(dxo.data_kind).value}"
+                self.errors[site] = f"expected {self.kind.value}, got {shown(dxo.data_kind)}"
 
 
 def collect(

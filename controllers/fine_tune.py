@@ -235,11 +235,12 @@ def to_csv(sites: dict[str, dict[str, Any]]) -> str:
 def fault(dxo: DXO) -> str:
     """What is wrong with a reply without good scores of the global, the personal and perhaps the local model."""
     kinds = [kind for kind in KINDS if kind != "local_only" or kind in dxo.data]
-    samples = dxo.get_meta_prop("test_samples")
+    samples, trained = dxo.get_meta_prop("test_samples"), dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)
     known = dxo.data.keys() <= {*KINDS, *EPOCHS} and all(
         is_finite_number(dxo.data[name]) for name in EPOCHS if name in dxo.data
     )
-    good = known and all(_is_score(dxo.data.get(kind)) for kind in kinds) and is_finite_number(samples) and samples > 0
+    counted = is_finite_number(samples) and samples > 0 and is_finite_number(trained) and trained >= 0
+    good = known and counted and all(_is_score(dxo.data.get(kind)) for kind in kinds)
     return "" if good else "its scores are incomplete or not finite"
 
 

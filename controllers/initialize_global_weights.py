@@ -22,7 +22,14 @@ from nvflare.app_common.app_constant import AppConstants
 
 from controllers.collect import Replies, check_seconds, collect
 from custom import progress
-from custom.checks.agreement import check_finite, check_same_data, check_same_model, check_samples, odd_ones
+from custom.checks.agreement import (
+    check_finite,
+    check_same_data,
+    check_same_model,
+    check_samples,
+    check_weights,
+    odd_ones,
+)
 from custom.errors import BundleError
 from custom.keys import DATA_INFO, SAMPLES
 from custom.learning.weights import Weights, load_weights
@@ -83,6 +90,9 @@ class InitializeGlobalWeights(Controller):
             raise BundleError(key="weight_method", expected=expected, got=repr(self.weight_method))
         if self.weight_method == "client" and len(self.names) != 1:
             raise BundleError(key="weights_client_name", expected="the name of one site", got=self.names)
+        if type(self.min_responses_required) is not int or self.min_responses_required < 0:
+            expected, got = "a whole number of at least 0", repr(self.min_responses_required)
+            raise BundleError(key="min_responses_required", expected=expected, got=got)
         check_seconds(1, task_timeout=self.task_timeout)
         check_seconds(0, wait_time_after_min_received=self.wait_time_after_min_received)
 
@@ -177,6 +187,7 @@ class InitializeGlobalWeights(Controller):
         ordered = sorted(replies.results.items())
         first_name, first = ordered[0]
         for name, reply in ordered:
+            check_weights(name, reply.data, _info(reply))
             check_finite(name, reply.data)
             check_samples(
                 name, reply.get_meta_prop(SAMPLES, {}), reply.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 0)

@@ -132,6 +132,8 @@ def fault(dxo: DXO) -> str:
         return "the lists of scores differ in length"
     if not all(is_finite_number(value) for column in columns.values() for value in column):
         return "a score is not a finite number"
+    if not all(0 <= value <= 1 for name in SCORES if "accuracy" in name for value in columns[name]):
+        return "an accuracy is not between 0 and 1"
     if not all(isinstance(value, int) and value > 0 for name in COUNTS for value in columns[name]):
         return "a writer without support or query samples was scored"
     return ""

@@ -16,6 +16,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 FILE_NAME = "progress.jsonl"
 STATS = "progress"  # group of FLARE's `show_stats` that holds PACKED, see `pack`
 PACKED = "jsonl_zlib_base64"
@@ -40,8 +42,8 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def append(run_dir: Path, event: str, **fields: Any) -> None:
-    """Adds one event; `fields` are plain JSON types."""
-    line = json.dumps({"event": event, "time": time.time(), **fields}) + "\n"
+    """Adds one event; `fields` are plain JSON types, or numbers of NumPy."""
+    line = json.dumps({"event": event, "time": time.time(), **fields}, default=_plain) + "\n"
     with _lock, (run_dir / FILE_NAME).open("a", encoding="utf-8") as file:
         file.write(line)
 
@@ -57,9 +59,15 @@ def read(run_dir: Path) -> bytes:
 
 def record(run_dir: Path, event: str, stem: str, result: dict[str, Any], table: str) -> None:
     """Writes a workflow's result as `stem`.json, its `table` as `stem`.csv, and adds it as an event."""
-    write_atomically(run_dir / f"{stem}.json", json.dumps(result, indent=2) + "\n")
+    write_atomically(run_dir / f"{stem}.json", json.dumps(result, indent=2, default=_plain) + "\n")
     write_atomically(run_dir / f"{stem}.csv", table)
     append(run_dir, event, **result)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def pack(lines: bytes) -> str:

@@ -29,6 +29,21 @@ def check_finite(name: str, weights: Mapping[str, np.ndarray]) -> None:
             raise BundleError(site=name, key=key, expected="finite values", got=f"{bad} NaN or infinite")
 
 
+def check_weights(name: str, weights: Any, info: Any) -> None:
+    """Weights are arrays of numbers by name, and what a site says of its data set is a dictionary.
+
+    Raises:
+        BundleError: they are something else.
+    """
+    if not isinstance(info, dict):
+        raise BundleError(site=name, key="facts about its data", expected="a dictionary", got=shown(info))
+    for key, value in weights.items():
+        numeric = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub"
+        if not (isinstance(key, str) and numeric):
+            got = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+            raise BundleError(site=name, key=f"weights {shown(key)}", expected="an array of numbers by name", got=got)
+
+
 def check_samples(name: str, samples: Any, weight: Any) -> None:
     """What a site says of its data: whole numbers from 0 by name, and a finite weight from 0.
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from custom.errors import BundleError
 
 Tensors = Mapping[str, NDArray[Any]]
+LONGEST_TEXT = 1000  # of an error
 SAME_MODEL = "is the model the same at every site?"
 
 
@@ -172,6 +173,13 @@ def is_finite_number(value: Any) -> bool:
         return isinstance(value, Real) and math.isfinite(value)
     except OverflowError:  # an integer beyond float64
         return False
+
+
+def in_one_line(text: object) -> str:
+    """What a site wrote of an error, safe for one log line: printable, no line breaks, at most 1,000 characters."""
+    words = " ".join(str(text)[: 2 * LONGEST_TEXT].split())
+    line = "".join(letter if letter.isprintable() else "?" for letter in words)
+    return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]} ..."
 
 
 def shown(value: Any) -> str:

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from nvflare.apis.dxo import MetaKey, from_shareable
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
@@ -23,11 +21,13 @@ from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 from nvflare.widgets.widget import Widget
 
 from custom import progress
+from custom.checks.update import in_one_line, is_finite_number, shown
 from custom.executors.site_task import log_foreign_origin
 from custom.keys import EVALUATED, TRAIN_METRICS
 from custom.metrics import weighted_mean
 from custom.widgets.traffic import Traffic, totals
 
+MOST_METRICS = 100  # of a site
 NOT_AGGREGATED = "the aggregator did not take the update; the server's log says why"
 CROSS_SITE = "nvflare.app_common.workflows.cross_site_model_eval.CrossSiteModelEval"
 
@@ -128,7 +128,7 @@ class ProgressLog(Widget):
             return  # a result sent twice: the second is refused, and the first counts
         if code != ReturnCode.OK:
             task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
-            self._failed[site] = str(result.get_header(ReservedHeaderKey.ERROR) or code)
+            self._failed[site] = in_one_line(result.get_header(ReservedHeaderKey.ERROR) or code)
             if code != ReturnCode.TASK_RESULT_FILTER_ERROR:  # the filter that refused it has said so
                 self.log_error(fl_ctx, f"{site} failed at {task}: {self._failed[site]}")
             self._append("site_error", site=site, task=task, reason=self._failed[site])
@@ -207,7 +207,7 @@ def _evaluated(sites: dict[str, dict[str, Any]]) -> str:
 
 
 def numbers(metrics: Any) -> dict[str, float]:
-    """The finite numbers among a site's metrics; labels and the like are left out."""
+    """The finite numbers among a site's metrics, at most 100; labels and the like are left out."""
     pairs = metrics.items() if isinstance(metrics, dict) else {"metric": metrics}.items()
-    real = {str(k): float(v) for k, v in pairs if isinstance(v, int | float | np.number) and not isinstance(v, bool)}
-    return {name: value for name, value in real.items() if math.isfinite(value)}
+    real = {shown(str(name)): value for name, value in pairs if not isinstance(value, bool) and is_finite_number(value)}
+    return {name: float(value) for name, value in list(real.items())[:MOST_METRICS]}

@@ -127,7 +127,7 @@ def test_every_kit_has_its_guards(kits: dict[str, Kits]) -> None:
             local = made.folder / name / "local"
             classes = {one["path"] for one in resources(made, name)["components"]}
             guards = {"audit_refusals.AuditRefusals"}
-            guards |= {"bind_origin.BindOrigin"} if name == HOST else set()
+            guards |= {"message_guard.MessageGuard" if name == HOST else "site_commands.SiteCommands"}
             guards |= {"named_classes.NamedClasses"} if template == "secure-no-byoc" else set()
             assert {path for path in classes if not path.startswith(("nvflare.", "kit_storage."))} == guards
             for path in guards:

@@ -22,6 +22,7 @@ from nvflare.fuel.f3.cellnet.cell import Cell
 from nvflare.fuel.f3.cellnet.defs import IdentityChallengeKey, MessageHeaderKey, ReturnCode
 from nvflare.fuel.f3.drivers.driver_params import DriverParams
 from nvflare.fuel.f3.message import Message
+from nvflare.private.admin_defs import Message as AdminCommand
 from nvflare.private.defs import CellChannel, CellChannelTopic, CellMessageHeaderKeys, ClientType, new_cell_message
 from nvflare.private.fed.authenticator import Authenticator
 from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
@@ -46,6 +47,8 @@ class Attempt:
         origin: what its messages state as their origin, if it is not `endpoint`.
         job_id: of a job that runs, for its next task.
         topics: heart_beat, quit (the site leaves), get_task.
+        requests: of other kinds, with what it got when it registered: target, channel, topic, body.
+        phantom: a name of its own making, for a heartbeat: its own name and token, cut at another place.
     """
 
     port: int
@@ -59,6 +62,8 @@ class Attempt:
     origin: str = ""
     job_id: str = ""
     topics: list[str] = field(default_factory=list)
+    requests: list[tuple[str, str, str, str]] = field(default_factory=list)
+    phantom: str = ""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -101,8 +106,8 @@ def request(cell: Cell, channel: str, topic: str, target: str, message: Message,
     return str(reply.get_header(MessageHeaderKey.RETURN_CODE))
 
 
-def register(cell: Cell, attempt: Attempt) -> str:
-    """The token, or why there is none."""
+def register(cell: Cell, attempt: Attempt) -> dict[str, str] | str:
+    """Its credentials, or why there are none."""
     authenticator = Authenticator(
         cell=cell,
         project_name=PROJECT,
@@ -118,28 +123,44 @@ def register(cell: Cell, attempt: Attempt) -> str:
         timeout=PATIENCE_S,
     )
     try:
-        return str(authenticator.authenticate(FLContext(), Signal())[0])
+        token, signature, ssid, _ = authenticator.authenticate(FLContext(), Signal())
+        return {"token": str(token), "signature": str(signature), "ssid": str(ssid)}
     except Exception as error:
         return f"refused: {error}"
 
 
-def send(cell: Cell, attempt: Attempt, topic: str) -> str:
-    """The return code of the server's reply."""
+def headers_of(attempt: Attempt, client: str, credentials: dict[str, str]) -> dict[str, Any]:
+    """What stands at the head of each message of a site."""
     headers: dict[str, Any] = {
         CellMessageHeaderKeys.PROJECT_NAME: PROJECT,
         CellMessageHeaderKeys.JOB_ID: attempt.job_id,
     }
-    if attempt.stolen:
-        headers[CellMessageHeaderKeys.CLIENT_NAME] = attempt.owner
-        headers[CellMessageHeaderKeys.TOKEN] = attempt.stolen["token"]
-        headers[CellMessageHeaderKeys.TOKEN_SIGNATURE] = attempt.stolen["signature"]
-        headers[CellMessageHeaderKeys.SSID] = attempt.stolen["ssid"]
+    if credentials:
+        headers[CellMessageHeaderKeys.CLIENT_NAME] = client
+        headers[CellMessageHeaderKeys.TOKEN] = credentials["token"]
+        headers[CellMessageHeaderKeys.TOKEN_SIGNATURE] = credentials["signature"]
+        headers[CellMessageHeaderKeys.SSID] = credentials["ssid"]
+    return headers
+
+
+def send(cell: Cell, attempt: Attempt, topic: str, client: str, credentials: dict[str, str]) -> str:
+    """The return code of the server's reply."""
+    headers = headers_of(attempt, client, credentials)
     channel, target = CellChannel.SERVER_MAIN, "server"
     if topic == ServerCommandNames.GET_TASK:
         channel, target = CellChannel.SERVER_COMMAND, f"server.{attempt.job_id}"
     payload = Shareable()
     payload.set_peer_context(FLContext())
     return request(cell, channel, topic, target, new_cell_message(headers, payload), REPLY_S)
+
+
+def ask(cell: Cell, attempt: Attempt, credentials: dict[str, str], target: str, channel: str, *said: str) -> str:
+    """The return code of the reply to an admin command of that topic and body, or to anything else of that topic."""
+    topic, body = said
+    command = channel == CellChannel.CLIENT_MAIN
+    payload = AdminCommand(topic=topic, body=body) if command else Shareable()
+    message = new_cell_message(headers_of(attempt, attempt.register_as, credentials), payload)
+    return request(cell, channel, topic, target, message, REPLY_S)
 
 
 def main() -> None:
@@ -149,13 +170,18 @@ def main() -> None:
     told: dict[str, Any] = {"connected": is_connected(cell)}
     if told["connected"]:
         if attempt.register_as:
-            told["registered"] = register(cell, attempt)
+            told["registered"] = own = register(cell, attempt)
+            if isinstance(own, dict):
+                told["asked"] = {" ".join(asked[:3]): ask(cell, attempt, own, *asked) for asked in attempt.requests}
+                if attempt.phantom:
+                    cut = attempt.register_as.removeprefix(attempt.phantom) + own["token"]
+                    told["phantom"] = send(cell, attempt, "heart_beat", attempt.phantom, own | {"token": cut})
         if attempt.origin:
             forge = attempt.origin
             cell.core_cell.add_outgoing_request_filter(
                 "*", "*", lambda message: message.set_header(MessageHeaderKey.ORIGIN, forge)
             )
-        told["replies"] = {topic: send(cell, attempt, topic) for topic in attempt.topics}
+        told["replies"] = {topic: send(cell, attempt, topic, attempt.owner, attempt.stolen) for topic in attempt.topics}
     print(json.dumps(told), flush=True)
     os._exit(0)  # FLARE's threads would keep it alive
 

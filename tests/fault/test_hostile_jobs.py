@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
     """hello-pt that ends after its first workflow, with an app for the server and one for the sites."""
-    job = export("hello-pt", tmp_path / "job", "dataset=digits", drop_workflows=WORKFLOWS)
+    name = f"job-{uuid.uuid4()}"  # another one for each test: audit lines have it
+    job = export("hello-pt", tmp_path / name, "dataset=digits", drop_workflows=WORKFLOWS)
     (job / "app").rename(job / SERVER_APP)
     run(["cp", "-r", str(job / SERVER_APP), str(job / SITE_APP)], tmp_path, {})
     meta = json.loads((job / "meta.json").read_text())
@@ -75,7 +77,7 @@ def test_code_that_was_added_after_signing_is_refused(system: Deployment, job: P
     by = {SERVER_APP: "", SITE_APP: "site-1: "}[app]
     assert f"{by}app {app} does not pass signature verification" in system.log(system.server).removeprefix(before)
     assert not marker.exists()
-    assert_audited(system, done)
+    assert_audited(system, job, done)
 
 
 def test_a_file_that_was_added_after_signing_is_refused(system: Deployment, job: Path, tmp_path: Path) -> None:
@@ -85,7 +87,7 @@ def test_a_file_that_was_added_after_signing_is_refused(system: Deployment, job:
     assert "FINISHED:FAILED_TO_RUN" in done, done[-3000:]
     assert "does not pass signature verification" in system.log(system.server).removeprefix(before)
     assert not marker.exists()
-    assert_audited(system, done)
+    assert_audited(system, job, done)
 
 
 def test_a_job_without_signatures_is_refused(system: Deployment, job: Path, tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_a_job_without_signatures_is_refused(system: Deployment, job: Path, tmp_
     assert "FINISHED:FAILED_TO_RUN" in done, done[-3000:]
     assert "UNSIGNED_JOB_REJECTED" in system.log(system.server).removeprefix(before)
     assert not marker.exists()
-    assert_audited(system, done)
+    assert_audited(system, job, done)
 
 
 @pytest.mark.parametrize("name", ["../escaped", "{job}/for_server/../../../../escaped", "{root}/escaped"])
@@ -111,7 +113,7 @@ def test_a_zip_that_reaches_out_of_its_folder_is_refused(
     assert re.search(r"ValueError: unsafe ('..' component|absolute path) in zip entry", added), added
     assert not (tmp_path / "escaped").exists()
     assert not list(system.folder.rglob("escaped"))
-    assert_audited(system, done)
+    assert_audited(system, job, done)
 
 
 def test_a_poisoned_model_in_a_signed_job_is_refused(system: Deployment, tmp_path: Path) -> None:
@@ -128,9 +130,9 @@ def test_a_poisoned_model_in_a_signed_job_is_refused(system: Deployment, tmp_pat
     assert not marker.exists()
 
 
-def assert_audited(system: Deployment, done: str) -> None:
+def assert_audited(system: Deployment, job: Path, done: str) -> None:
     """FLARE audits who submitted which folder; that the job was refused, and why, is in the server's log."""
     ended = re.search(r"ENDED (\S+)", done)
     assert ended
     assert f"Failed to run the Job ({ended[1]})" in system.log(system.server)
-    assert re.search(rf"\[U:{re.escape(LEAD)}\]\[A:job_mgmt\.submit_job job", system.audit(system.server))
+    assert re.search(rf"\[U:{re.escape(LEAD)}\]\[A:job_mgmt\.submit_job {job.name}\]", system.audit(system.server))

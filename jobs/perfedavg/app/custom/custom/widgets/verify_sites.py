@@ -1,0 +1,1 @@
+../../../../../../custom/widgets/verify_sites.py
