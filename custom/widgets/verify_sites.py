@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Gives what a site sends the name that its token stands for.
+"""Takes results of a site in its own name only: the name that its token stands for.
 
 nvflare 2.9.0 takes a site's word for it: who sent a result is read from a context that the sender wrote. One site could
 answer in the names of all others, and of sites that there are not, and so outvote any aggregation rule.
@@ -7,7 +7,7 @@ answer in the names of all others, and of sites that there are not, and so outvo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from nvflare.apis.client import Client
@@ -16,28 +16,50 @@ from nvflare.apis.fl_constant import FLContextKey, ReservedKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.widgets.widget import Widget
 
-PROCESSES = ("process_task_request", "process_submission")  # of ServerRunner: the client, ..., the context
+from custom import progress
+from custom.checks.update import shown
+
+MOST_WARNINGS = 20  # of a job
 
 
 class VerifySites(Widget):
-    """A component of the server's configuration; all others then see true names. A false one is named in the log."""
+    """A component of the server's configuration. A false name is in the log, and in the report as a warning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[tuple[str, str]] = set()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Once, before any site is answered."""
-        if event_type == EventType.START_RUN:
-            runner = fl_ctx.get_prop(FLContextKey.RUNNER)
-            for name in PROCESSES:
-                setattr(runner, name, self._verified(getattr(runner, name)))
+        """Puts itself between the sites and the job, before any site is answered."""
+        if event_type != EventType.START_RUN:
+            return
+        self._told.clear()
+        runner = fl_ctx.get_prop(FLContextKey.RUNNER)
+        answer, take = runner.process_task_request, runner.process_submission
 
-    def _verified(self, process: Callable[..., Any]) -> Callable[..., Any]:
-        def verified(client: Client, *arguments: Any, **named: Any) -> Any:
-            fl_ctx = named["fl_ctx"] if "fl_ctx" in named else arguments[-1]
-            peer = fl_ctx.get_peer_context()
-            if isinstance(peer, FLContext) and (claimed := peer.get_identity_name()) != client.name:
-                self.log_error(fl_ctx, f"{client.name} sent a message in the name of {str(claimed)[:100]!r}")
-                true = FLContext()
-                true.set_public_props({**peer.get_all_public_props(), ReservedKey.IDENTITY_NAME: client.name})
-                fl_ctx.set_peer_context(true)
-            return process(client, *arguments, **named)
+        def process_task_request(client: Client, fl_ctx: FLContext) -> Any:
+            if self._is_false(client, fl_ctx):
+                peer = FLContext()
+                known = fl_ctx.get_peer_context().get_all_public_props()
+                peer.set_public_props({**known, ReservedKey.IDENTITY_NAME: client.name})
+                fl_ctx.set_peer_context(peer)
+            return answer(client, fl_ctx)
 
-        return verified
+        def process_submission(client: Client, task_name: str, task_id: str, result: Any, fl_ctx: FLContext) -> None:
+            if not self._is_false(client, fl_ctx):
+                take(client, task_name, task_id, result, fl_ctx)
+
+        runner.process_task_request, runner.process_submission = process_task_request, process_submission
+
+    def _is_false(self, client: Client, fl_ctx: FLContext) -> bool:
+        peer = fl_ctx.get_peer_context()
+        claimed = peer.get_identity_name() if isinstance(peer, FLContext) else client.name
+        if claimed == client.name:
+            return False
+        reason = f"{client.name} sent messages in the name of {shown(claimed)}; they do not count"
+        self.log_error(fl_ctx, reason)
+        if (client.name, str(claimed)) not in self._told and len(self._told) < MOST_WARNINGS:
+            self._told.add((client.name, str(claimed)))
+            run_dir = fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_job_id())
+            progress.append(Path(run_dir), "warning", reason=reason)
+        return True

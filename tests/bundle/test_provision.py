@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cryptography import x509
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
@@ -26,10 +28,16 @@ from bundle.export import export
 from bundle.handover import to_text
 from bundle.jobs import JOBS
 from bundle.preflight import Check
-from bundle.provision import Kits, provision, renew
+from bundle.provision import Kits, is_here, provision, renew
 from bundle.templates import TEMPLATES, Wanted, fill_in, find_template, split_names
 from controllers.initialize_global_weights import InitializeGlobalWeights
 from custom.errors import BundleError
+from custom.models.bert_classifier import BertClassifier
+from custom.models.emnist_cnn import EmnistCnn
+from custom.models.lenet import LeNet
+from custom.models.linear import LinearClassifier
+from custom.models.resnet18 import ResNet18
+from custom.models.small_cnn import SmallCnn
 from tests.bundle.conftest import Cli
 from tests.jobs.deployment import free_port
 from workspace_templates.common.named_classes import NamedClasses, named
@@ -224,11 +232,22 @@ def test_the_filters_of_a_private_site_are_its_own(kits: dict[str, Kits]) -> Non
     assert resources(kits["secure"], "north")["allow_log_streaming"] is True
 
 
+@pytest.mark.parametrize("pooling", ["pooler", "mean"])
+def test_a_private_site_keeps_the_last_bias_of_every_model(pooling: str) -> None:
+    """Of every model here: the bias with as many entries as there are classes."""
+    filters = json.loads((TEMPLATES / "privacy" / "privacy.json").read_text())["scopes"][0]["task_result_filters"]
+    pattern = next(one["args"]["exclude_vars"] for one in filters if "exclude_vars" in one["args"])
+    bert = BertClassifier(model_name_or_path="embedded", num_classes=7, pooling=pooling)
+    for model in (bert, *(kind(num_classes=7) for kind in (LeNet, SmallCnn, EmnistCnn, ResNet18, LinearClassifier))):
+        last = [name for name, value in model.state_dict().items() if value.shape == (7,)]
+        assert [bool(re.search(pattern, name)) for name in last] == [True], last
+
+
 def test_new_keys_for_all_under_the_same_root_and_a_site_that_came_later(tmp_path: Path) -> None:
     before = provision("poc", tmp_path / "out", Wanted(("a",), HOST))
     project = tmp_path / "out" / "project.yml"
-    block = "  - name: a\n    type: client\n    org: a\n"
-    project.write_text(project.read_text().replace(block, block + block.replace(": a\n", ": b\n")))
+    block = '  - name: "a"\n    type: client\n    org: "a"\n'
+    project.write_text(project.read_text().replace(block, block + block.replace('"a"', '"b"')))
     after = renew(tmp_path / "out")
     assert (after.folder.name, after.sites) == ("prod_01", ("a", "b"))
 
@@ -328,17 +347,34 @@ def test_a_template_of_ones_own_and_its_mistakes(tmp_path: Path) -> None:
     project.write_text(text.replace("$port", "$prot"))
     with pytest.raises(BundleError, match="expected no placeholders but"):
         fill_in(mine, Wanted())
-    project.write_text(text.replace("{template: $template}", "{template: $template, local_files: [none.json]}"))
+    project.write_text(text.replace("'$template'}", "'$template', local_files: [none.json]}"))
     with pytest.raises(BundleError, match="no such file in the template"):
         provision(str(mine), tmp_path / "other", Wanted(host=HOST))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out"]
+
+
+@pytest.mark.parametrize("template", NAMES)
+def test_names_that_yaml_reads_as_something_else(template: str) -> None:
+    sites = ("no", "1", "0x1f", "null")
+    project = yaml.safe_load(fill_in(find_template(template), Wanted(sites, "10.0.0.1")))
+    assert [one["name"] for one in project["participants"] if one["type"] == "client"] == list(sites)
+    assert [one["org"] for one in project["participants"] if one["type"] == "client"] == list(sites)
+
+
+def test_a_folder_with_any_name(tmp_path: Path) -> None:
+    mine = shutil.copytree(TEMPLATES / "poc", tmp_path / "Ann's, new: #1")
+    assert provision(str(mine), tmp_path / "out", Wanted(host=HOST)).sites == ("site-1", "site-2")
+
+
+def test_a_host_with_too_long_a_part_is_not_here() -> None:
+    assert not is_here("a" * 64, 8002)
 
 
 def test_comments_stay_and_every_site_has_its_part() -> None:
     text = fill_in(find_template("secure"), Wanted(("a-1", "b"), HOST, 9000, "hospital.example"))
     assert "# the operator" in text
     assert text.count("role: lead") == text.count("type: client") == 2
-    assert "org: a_1" in text  # FLARE takes no hyphen here
+    assert 'org: "a_1"' in text  # FLARE takes no hyphen here
     assert "fed_learn_port: 9000" in text
     assert "$" not in text
 

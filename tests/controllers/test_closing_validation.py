@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from nvflare.apis.dxo import DXO, DataKind, MetaKey
 from nvflare.apis.fl_constant import ReturnCode
@@ -18,7 +20,7 @@ from custom.keys import SPLIT
 from tests.support import Engine, arrays, run_controller
 
 
-def score(value: float, samples: int) -> Shareable:
+def score(value: Any, samples: int) -> Shareable:
     return DXO(
         DataKind.METRICS, data={"val_accuracy": value}, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: samples}
     ).to_shareable()
@@ -54,6 +56,13 @@ def test_the_last_model_becomes_the_best_if_it_is(engine: Engine, best_so_far: f
     event = json.loads((engine.run_dir / "progress.jsonl").read_text().splitlines()[-1])
     assert event["round"] == 5
     assert event["sites"] == {"site-1": {"val_accuracy": 0.9}, "site-2": {"val_accuracy": 0.75}}
+
+
+def test_numbers_of_numpy_are_written_as_plain_ones(engine: Engine) -> None:
+    run_controller(engine, ClosingValidation(), lambda site, task, data: score(np.float32(0.5), 1))
+    assert engine.panic() == ""
+    event = json.loads((engine.run_dir / "progress.jsonl").read_text().splitlines()[-1])
+    assert event["sites"] == {"site-1": {"val_accuracy": 0.5}, "site-2": {"val_accuracy": 0.5}}
 
 
 def test_a_score_that_lacks_a_site_is_shown_but_selects_nothing(

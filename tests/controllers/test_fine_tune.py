@@ -99,9 +99,10 @@ def test_a_site_that_fails_does_not_stop_the_others(engine: Engine) -> None:
 GOOD = {"val_accuracy": 0.5, "test_accuracy": 0.5}
 
 
-def malformed(test_samples: float = 100, **data: Any) -> Shareable:
+def malformed(test_samples: float = 100, samples: Any = 9, **data: Any) -> Shareable:
     data = {"global": GOOD, "personal": GOOD} | data
-    return DXO(DataKind.METRICS, data=data, meta={"test_samples": test_samples}).to_shareable()
+    meta = {"test_samples": test_samples, MetaKey.NUM_STEPS_CURRENT_ROUND: samples}
+    return DXO(DataKind.METRICS, data=data, meta=meta).to_shareable()
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,7 @@ def malformed(test_samples: float = 100, **data: Any) -> Shareable:
         malformed(more=b"1"),
         malformed(test_samples=0),
         malformed(test_samples=-9),
+        malformed(samples={9}),
     ],
 )
 def test_a_malformed_reply_is_a_failure_of_its_site_alone(engine: Engine, odd: Shareable) -> None:
@@ -124,6 +126,17 @@ def test_a_malformed_reply_is_a_failure_of_its_site_alone(engine: Engine, odd: S
 
 def test_a_reply_of_another_kind_is_one_too(engine: Engine) -> None:
     answer_of_one(engine, DXO(DataKind.WEIGHTS, data=arrays(w=[1.0])).to_shareable(), "expected METRICS, got WEIGHTS")
+    unknown = malformed()
+    unknown["DXO"]["kind"] = "gossip"
+    answer_of_one(engine, unknown, "expected METRICS, got gossip")
+
+
+def test_what_a_site_says_of_its_failure_is_one_line(engine: Engine) -> None:
+    """Of a length that a log bears, and without lines that look like the server's own."""
+    failed = make_reply(ReturnCode.EXECUTION_EXCEPTION, headers={ReservedHeaderKey.ERROR: "no\nround 9/9 \x1b" * 999})
+    answer_of_one(engine, failed, "no round 9/9 ?no round 9/9 ?no")
+    result = json.loads((engine.run_dir / "fine_tune.json").read_text())
+    assert len(result["failed"]["site-1"]) < 1010
 
 
 def answer_of_one(engine: Engine, odd: Shareable, reason: str) -> None:

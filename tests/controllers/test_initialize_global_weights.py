@@ -124,6 +124,24 @@ def test_what_a_site_says_of_its_data_is_checked(engine: Engine, samples: Any) -
     assert "site-2 samples: expected whole numbers from 0 by name" in engine.panic()
 
 
+@pytest.mark.parametrize(
+    "weights", [{"w": [1.0]}, {"w": "1"}, {"w": np.array([None])}, {"w": np.array(["1"])}, {7: np.ones(1, np.float32)}]
+)
+def test_weights_that_are_no_arrays_of_numbers_are_named(engine: Engine, weights: Any) -> None:
+    odd = reply(arrays(w=[1.0]))
+    odd["DXO"]["data"] = weights
+    assert initialise(engine, {**values(1, 1, 1), "site-2": odd}) is None
+    assert "site-2 weights" in engine.panic()
+    assert "expected an array of numbers by name" in engine.panic()
+
+
+def test_facts_that_are_no_dictionary_are_named(engine: Engine) -> None:
+    odd = reply(arrays(w=[1.0]))
+    odd["DXO"]["meta"][DATA_INFO] = "points"
+    assert initialise(engine, {**values(1, 1, 1), "site-2": odd}) is None
+    assert "site-2 facts about its data: expected a dictionary, got points" in engine.panic()
+
+
 @pytest.mark.parametrize("weight", [math.inf, -1, "many"])
 def test_weights_of_the_average_are_checked(engine: Engine, weight: Any) -> None:
     odd = reply(arrays(w=[1.0]), samples=weight)
@@ -271,6 +289,14 @@ def test_what_happened_is_written_down(engine: Engine) -> None:
     [
         ({"weight_method": "best"}, "weight_method: expected one of first, client, random, average, got 'best'"),
         ({"weight_method": "client"}, "weights_client_name: expected the name of one site, got []"),
+        (
+            {"min_responses_required": -1},
+            "min_responses_required: expected a whole number of at least 0, got -1",
+        ),
+        (
+            {"min_responses_required": "2"},
+            "min_responses_required: expected a whole number of at least 0, got '2'",
+        ),
         ({"task_timeout": 0}, "task_timeout: expected a whole number of at least 1 seconds, got 0"),
     ],
 )

@@ -108,6 +108,7 @@ def test_the_rounds_of_a_continued_job_count(engine):
         ({**SITE_2, "query": [5, 7]}, "differ in length"),
         ({**SITE_2, "initial_loss": [float("nan")]}, "not a finite number"),
         ({**SITE_2, "initial_loss": ["low"]}, "not a finite number"),
+        ({**SITE_2, "personalized_accuracy": [1e9]}, "not between 0 and 1"),
         ({**SITE_2, "query": [0]}, "without support or query samples"),
         ({**SITE_2, "names": ["f0001_41"]}, "expected dropped, and lists named support, query"),
         ({"initial_loss": [1.0]}, "expected dropped, and lists named"),

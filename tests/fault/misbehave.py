@@ -15,7 +15,7 @@ import numpy as np
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.event_type import EventType
 from nvflare.apis.filter import Filter
-from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_constant import FLContextKey, ReservedKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.app_constant import AppConstants
@@ -100,8 +100,10 @@ FAULTS: dict[str, Callable[[DXO], None]] = {
     ),
     "reversed x 5": scaled(-5),
     "stale round": lambda dxo: None,  # and what follows when it is sent
+    "names of others": lambda dxo: None,
     "duplicate": lambda dxo: None,
 }
+OTHERS = ("site-1", "site-2", "ghost-1", "ghost-2", "ghost-3")
 
 
 class Misbehave(Filter):
@@ -138,9 +140,22 @@ class Misbehave(Filter):
             if self._kind == "stale round":
                 sent_round = self._result.get_cookie(AppConstants.CONTRIBUTION_ROUND)
                 self._result.add_cookie(AppConstants.CONTRIBUTION_ROUND, sent_round - 1)
+            elif self._kind == "names of others":
+                self._send_as_others(fl_ctx)
             elif self._kind == "duplicate":
                 self._send_twice(fl_ctx)
             self._kind = ""
+
+    def _send_as_others(self, fl_ctx: FLContext) -> None:
+        """Good updates, before its own: enough to outvote everybody else, if each counted."""
+        engine = fl_ctx.get_engine()
+        for number, name in enumerate(OTHERS):
+            result = copy.deepcopy(self._result)
+            result.add_cookie(FLContextKey.TASK_ID, f"00000000-0000-0000-0000-{number:012}")
+            with engine.new_context() as other:
+                other.set_prop(ReservedKey.IDENTITY_NAME, name, private=False, sticky=False)
+                assert other.get_identity_name() == name
+                engine.send_task_result(result, other)
 
     def _send_twice(self, fl_ctx: FLContext) -> None:
         """A good update, and at once another one as of another task; FLARE then sends the good one again."""

@@ -16,6 +16,7 @@ import torch
 from custom.data.image_data import ImageData
 from custom.learning.evaluate import evaluate_split
 from custom.models.lenet import LeNet
+from tests.fault.misbehave import OTHERS
 from tests.jobs.flare import ROOT, bundle, export, progress, simulate
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
@@ -50,7 +51,7 @@ REFUSED = {  # kind of tests.fault.misbehave, in the order of rounds: the reason
     "sparse, extra key": "extra_key",
 }
 ROUNDS_OF_HARM = 8
-KINDS = [*REFUSED, "duplicate"]
+KINDS = [*REFUSED, "names of others", "duplicate"]
 
 
 def misbehave(job: Path, kinds: list[str], *tasks: str) -> None:
@@ -142,6 +143,18 @@ def test_the_report_names_every_one(broken: tuple[Path, str], tmp_path: Path) ->
     for number in range(1, len(REFUSED) + 1):
         start = rf"{BAD_SITE} at train: {BAD_SITE} round {number}\b"
         assert sum(bool(re.match(start, text)) for text in report["errors"]) == 1, (number, report["errors"])
+
+
+@pytest.mark.quick
+def test_a_site_has_one_update_whatever_names_it_uses(broken: tuple[Path, str]) -> None:
+    workspace, output = broken
+    event = rounds_of(workspace)[len(REFUSED)]
+    assert sorted(event["sites"]) == [f"site-{number}" for number in range(1, 6)]
+    assert not event["uncounted"]
+    for name in OTHERS:
+        told = f"{BAD_SITE} sent messages in the name of {name}; they do not count"
+        assert told in output
+        assert told in [event["reason"] for event in progress(workspace) if event["event"] == "warning"]
 
 
 @pytest.mark.quick

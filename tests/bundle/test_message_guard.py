@@ -1,0 +1,139 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""The guards of the kits as FLARE's cells call them; tests/fault/test_intruders.py sends such messages for real."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nvflare.fuel.f3.cellnet.core_cell import Message
+from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey, MessagePropKey, MessageType
+from nvflare.fuel.f3.endpoint import Endpoint
+from nvflare.fuel.f3.streaming.stream_const import (
+    STREAM_ACK_TOPIC,
+    STREAM_CHANNEL,
+    STREAM_DATA_TOPIC,
+    StreamHeaderKey,
+)
+from nvflare.fuel.sec.audit import AuditService
+from nvflare.private.admin_defs import Message as AdminCommand
+from nvflare.private.defs import CellMessageHeaderKeys
+
+from workspace_templates.common.message_guard import MessageGuard
+from workspace_templates.common.site_commands import SiteCommands
+
+ORIGIN, KIND = MessageHeaderKey.ORIGIN, MessageHeaderKey.MSG_TYPE
+JOB = "0f78895e-89f7-4b65-9992-f7f46972cf71"
+ADMIN, MEMBER = f"_admin_{uuid.uuid4()}", "member@flare.example"
+
+
+@pytest.fixture(autouse=True)
+def audit(tmp_path: Path) -> Iterator[Path]:
+    """FLARE's audit log."""
+    path = tmp_path / "audit.log"
+    AuditService.close()
+    AuditService.initialize(str(path))
+    yield path
+    AuditService.close()
+
+
+def message(
+    sender: str, owner: str, destination: str, channel: str, topic: str, streamed: bool = False, **headers: str
+) -> Message:
+    """As the server's cell gets it: `sender` is the cell at the other end, `owner` is in its certificate."""
+    route = {MessageHeaderKey.CHANNEL: channel, MessageHeaderKey.TOPIC: topic}
+    if streamed:
+        route = {
+            MessageHeaderKey.CHANNEL: STREAM_CHANNEL,
+            MessageHeaderKey.TOPIC: STREAM_DATA_TOPIC,
+            StreamHeaderKey.CHANNEL: channel,
+            StreamHeaderKey.TOPIC: topic,
+        }
+    known = {
+        MessageHeaderKey.MSG_TYPE: MessageType.REQ,
+        MessageHeaderKey.ORIGIN: sender,
+        MessageHeaderKey.DESTINATION: destination,
+        CellMessageHeaderKeys.CLIENT_NAME: owner,
+    }
+    made = Message({**known, **route, **headers}, None)
+    made.set_prop(MessagePropKey.ENDPOINT, Endpoint(sender))
+    made.set_prop(MessagePropKey.COMMON_NAME, owner)
+    return made
+
+
+SITE = ("site-1", "site-1")
+SITE_JOB = (f"site-1.{JOB}", "site-1")
+SESSION = (ADMIN, MEMBER)
+
+
+@pytest.mark.parametrize(
+    "passes",
+    [
+        message(*SITE, "server", "task", "challenge"),
+        message(*SITE, "server", "task", "register", client_type="regular"),
+        message(*SITE, "server", "task", "heart_beat"),
+        message(*SITE, "server", "task", "report_job_failure"),
+        message(*SITE_JOB, f"server.{JOB}", "server_command", "get_task", streamed=True),
+        message(*SITE_JOB, f"server.{JOB}", "server_command", "submit_update", streamed=True),
+        message(*SITE_JOB, f"server.{JOB}", "aux_communication", "fed.event", streamed=True),
+        message(*SITE_JOB, f"server.{JOB}", "download_service__", "download_service__download", streamed=True),
+        message(*SITE_JOB, f"server.{JOB}", STREAM_CHANNEL, STREAM_ACK_TOPIC),
+        message(*SITE_JOB, "server", "cellnet.channel", "bye"),
+        message(*SITE, "server", "admin", "admin", **{KIND: MessageType.REPLY}),
+        message(*SESSION, "server", "task", "register", client_type="admin"),
+        message(*SESSION, "server", "hci_channel", "command", streamed=True),
+        message("server.JOB", "", "site-1", "admin", "train.abort"),
+    ],
+)
+def test_what_flares_programs_send_passes(passes: Message) -> None:
+    assert MessageGuard()._check(passes) is None
+
+
+@pytest.mark.parametrize(
+    ("refused", "fault"),
+    [
+        (message(*SITE, "server", "task", "heart_beat", **{ORIGIN: "site-2"}), "in the name of 'site-2'"),
+        (message(*SITE, "server", "task", "heart_beat", client_name="site-"), "as client 'site-'"),
+        (message(*SITE, "site-2", "admin", "sys.shell"), "a message to 'site-2'"),
+        (message(*SITE, "site-2", "admin", "admin", **{KIND: MessageType.REPLY}), "a message to 'site-2'"),
+        (message(*SITE, "site-2", "aux_communication", "x", streamed=True), "a message to 'site-2'"),
+        (message(*SITE, f"server.{JOB}", "server_command", "abort"), "'abort' on 'server_command'"),
+        (message(*SITE, f"server.{JOB}", "server_command", "abort", streamed=True), "'abort' on 'server_command'"),
+        (message(*SITE, "server", "server_parent_listener", "get_clients"), "on 'server_parent_listener'"),
+        (message(*SITE, "server", "_net_manager", "stop", streamed=True), "'stop' on '_net_manager'"),
+        (message(*SITE, "server", "hci_channel", "command", streamed=True), "'command' on 'hci_channel'"),
+        (message(*SITE, "server", "cellnet.channel", "bulk"), "'bulk' on 'cellnet.channel'"),
+        (message(*SITE, "server", STREAM_CHANNEL, STREAM_DATA_TOPIC), "'None' on ''"),
+        (message(*SITE, "server", "task", "register", client_type="admin"), "to register as 'admin'"),
+        (message(*SESSION, "server", "task", "register", client_type="regular"), "to register as 'regular'"),
+        (message(*SESSION, "server", "task", "heart_beat"), "'heart_beat' on 'task'"),
+        (message(*SESSION, f"server.{JOB}", "hci_channel", "command"), f"a message to 'server.{JOB}'"),
+        (message(ADMIN, "site-1", "server", "task", "challenge"), "the certificate of 'site-1'"),
+    ],
+)
+def test_all_else_is_refused_and_audited(refused: Message, fault: str, audit: Path) -> None:
+    assert MessageGuard()._check(refused) is not None
+    line = audit.read_text().strip()
+    assert fault in line, line
+    assert "refused: " in line
+
+
+@pytest.mark.parametrize(
+    ("origin", "topic", "body", "fault"),
+    [
+        ("server", "train.start_job", "", ""),
+        ("server", "train.configure_job_log", "INFO", ""),
+        ("server", "train.configure_job_log", '{"version": 1}', "is no level or mode"),
+        ("server", "train.configure_job_log", "/tmp/log.json", "is no level or mode"),
+        ("server", "sys.shell", "cat x.txt", "shell commands"),
+        ("site-2", "train.abort", "", "a command of 'site-2'"),
+    ],
+)
+def test_commands_of_a_site(origin: str, topic: str, body: str, fault: str, audit: Path) -> None:
+    command = Message({MessageHeaderKey.ORIGIN: origin}, AdminCommand(topic=topic, body=body))
+    reply = SiteCommands()._check(command)
+    assert (reply is not None) is bool(fault)
+    assert fault in (reply.payload.body if reply else "")
+    assert fault in audit.read_text()
