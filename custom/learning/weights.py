@@ -56,7 +56,11 @@ def weight_difference(after: Mapping[str, np.ndarray], before: Mapping[str, np.n
 
 
 def save_atomically(value: Any, path: Path) -> None:
-    """`torch.save` to a temporary file beside `path`, then a rename: `path` is always a whole file, old or new."""
+    """`torch.save` to a temporary file beside `path`, then a rename: `path` is always a whole file, old or new.
+
+    Raises:
+        OSError, RuntimeError: as torch.save; an OSError names the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -65,8 +69,10 @@ def save_atomically(value: Any, path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a full disk names none
         raise
 
 

@@ -38,6 +38,12 @@ def kill(processes: Iterable[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=10)
 
 
+def processes_of_job(job_id: str) -> list[int]:
+    """Of this job, at the server and the sites."""
+    commands = {process.pid: process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])}
+    return [pid for pid, command in commands.items() if job_id in command]
+
+
 def difference(one: Path, other: Path) -> float:
     """The largest difference between two saved models, over all tensors."""
     first, second = (torch.load(path, weights_only=True)["model"] for path in (one, other))

@@ -12,7 +12,15 @@ import pytest
 import torch
 
 from tests.fault import sites
-from tests.fault.ended_early import FINAL, SETTINGS, TOLERANCE, difference, kill, wait_for_rounds
+from tests.fault.ended_early import (
+    FINAL,
+    SETTINGS,
+    TOLERANCE,
+    difference,
+    kill,
+    processes_of_job,
+    wait_for_rounds,
+)
 from tests.jobs.deployment import Deployment, provisioned
 from tests.jobs.flare import export, simulate
 
@@ -37,12 +45,6 @@ def expected(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("expected")
     simulate(job, folder, 2, 2, folder)
     return folder / "ws" / "server" / "simulate_job" / FINAL
-
-
-def processes_of_job(job_id: str) -> list[int]:
-    """Of this job, at the server and the sites."""
-    commands = {process.pid: process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])}
-    return [pid for pid, command in commands.items() if job_id in command]
 
 
 def check_end(system: Deployment, origin: str, told: str, expected: Path, tmp_path: Path) -> None:
