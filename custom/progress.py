@@ -13,10 +13,9 @@ import os
 import threading
 import time
 import zlib
+from numbers import Number
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 FILE_NAME = "progress.jsonl"
 STATS = "progress"  # group of FLARE's `show_stats` that holds PACKED, see `pack`
@@ -65,9 +64,10 @@ def record(run_dir: Path, event: str, stem: str, result: dict[str, Any], table: 
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+    """A number of NumPy, which is not imported here: the dashboard has no use for it."""
+    if not (isinstance(value, Number) and hasattr(value, "item")):
+        raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+    return value.item()
 
 
 def pack(lines: bytes) -> str:
