@@ -16,44 +16,38 @@ from typing import Any
 import psutil
 
 from tests.fault.ended_early import kill
-from tests.jobs.deployment import Deployment
+from tests.jobs.deployment import LEAD, Deployment
 from tests.jobs.flare import bundle, run
 
-LEAD = "lead-site-1@flare.example"
-ASK = """
+WAIT = """
 import sys
 from nvflare.fuel.flare_api.flare_api import new_secure_session
-kit, user, command, argument = sys.argv[1:]
+kit, user, job_id = sys.argv[1:]
 session = new_secure_session(user, kit, timeout=60)
 try:
-    if command == "submit":
-        print("ID", session.submit_job(argument))
-    elif command == "abort":
-        print("ABORTED", session.abort_job(argument))
-    else:
-        session.monitor_job(argument, timeout=240)
-        print("STATUS", session.get_job_meta(argument)["status"])
+    session.monitor_job(job_id, timeout=240)
+    print("STATUS", session.get_job_meta(job_id)["status"])
 finally:
     session.close()
 """
 
 
-def ask(system: Deployment, command: str, argument: str) -> str:
-    """Of an admin with the right to submit jobs: `submit` FOLDER, `abort` or `wait` ID; what FLARE's API answers."""
-    arguments = [str(system.folder / LEAD), LEAD, command, argument]
-    return run([sys.executable, "-c", ASK, *arguments], system.work / "empty", system.env).stdout
-
-
 def submit(system: Deployment, job: Path) -> str:
     """The id of the job."""
-    answer = re.search(r"ID (\S+)", told := ask(system, "submit", str(job)))
+    answer = re.search(r"DONE (\S+)", told := system.ask(LEAD, "submit_job", str(job)))
     assert answer, told[-2000:]
     return answer[1]
 
 
+def abort(system: Deployment, job_id: str) -> None:
+    """As its lead does."""
+    assert "DONE" in (told := system.ask(LEAD, "abort_job", job_id)), told[-2000:]
+
+
 def wait(system: Deployment, job_id: str) -> str:
     """Until FLARE says that the job has ended; the status that FLARE gives it."""
-    answer = re.search(r"STATUS (FINISHED:\S+)", told := ask(system, "wait", job_id))
+    script = [sys.executable, "-c", WAIT, str(system.folder / LEAD), LEAD, job_id]
+    answer = re.search(r"STATUS (FINISHED:\S+)", told := run(script, system.work / "empty", system.env).stdout)
     assert answer, told[-2000:]
     return answer[1]
 
@@ -98,6 +92,11 @@ def events(system: Deployment, job_id: str) -> list[dict[str, Any]]:
         with zipfile.ZipFile(archive_of(system, job_id)) as packed:
             text = packed.read("progress.jsonl").decode()
     return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+
+def contributors(system: Deployment, job_id: str) -> list[list[str]]:
+    """The sites that counted, by round."""
+    return [sorted(event["sites"]) for event in events(system, job_id) if event["event"] == "round"]
 
 
 def models(system: Deployment, job_id: str, folder: Path) -> list[Path]:

@@ -1,5 +1,8 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Jobs that were changed after they were signed, that are not signed, or whose zip reaches out of its folder."""
+"""Jobs that were changed after they were signed, that are not signed, or whose zip reaches out of its folder.
+
+Their lead may bring code: what is refused here is refused for its signature alone.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,11 @@ import pytest
 import torch
 
 from tests.fault import hostile_submit
-from tests.jobs.deployment import Deployment, provisioned
+from tests.jobs.deployment import LEAD, Deployment, provisioned
 from tests.jobs.flare import export, run
 from tests.poisoned import Touch
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
-LEAD = "lead-site-1@flare.example"  # who may bring code: what is refused here is refused for its signature alone
 WORKFLOWS = ("scatter_and_gather", "closing_validation", "cross_site_validate")
 SERVER_APP, SITE_APP = "for_server", "for_sites"
 

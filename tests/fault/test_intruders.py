@@ -28,11 +28,11 @@ from bundle.templates import Wanted
 from tests.fault import intruder
 from tests.fault.ended_early import wait_for_rounds
 from tests.fault.intruder import Attempt
-from tests.jobs.deployment import Deployment, free_port, tls_answer
+from tests.jobs.deployment import LEAD, Deployment, free_port, tls_answer
 from tests.jobs.flare import export, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
-ADMIN, LEAD, MEMBER = "admin@flare.example", "lead-site-1@flare.example", "member@flare.example"
+ADMIN, MEMBER = "admin@flare.example", "member@flare.example"
 RUNNING, INSIDER = ("site-1", "site-2"), "site-3"  # the kit of the third is in the intruder's hands
 TOKENS: list[str] = []  # that were stolen
 DAY = datetime.timedelta(days=1)
@@ -118,29 +118,10 @@ def test_certificates_that_are_expired_or_of_another_project(
         (tmp_path / name).mkdir()
     before = system.log(system.server)
     other = foreign.folder / "site-1" / "startup"
-    assert tls_answer(
-        kits.port, kits.folder / INSIDER / "startup" / "rootCA.pem", issue(kits, tmp_path / "valid", -DAY, DAY)
-    ).startswith("HTTP/1.1 ")
-    assert (
-        tls_answer(
-            kits.port,
-            kits.folder / INSIDER / "startup" / "rootCA.pem",
-            issue(kits, tmp_path / "expired", -2 * DAY, -DAY),
-        )
-        == ""
-    )
-    assert (
-        tls_answer(
-            kits.port, kits.folder / INSIDER / "startup" / "rootCA.pem", issue(kits, tmp_path / "early", DAY, 2 * DAY)
-        )
-        == ""
-    )
-    assert (
-        tls_answer(
-            kits.port, kits.folder / INSIDER / "startup" / "rootCA.pem", (other / "client.crt", other / "client.key")
-        )
-        == ""
-    )
+    assert answer(kits, issue(kits, tmp_path / "valid", -DAY, DAY)).startswith("HTTP/1.1 ")
+    assert answer(kits, issue(kits, tmp_path / "expired", -2 * DAY, -DAY)) == ""
+    assert answer(kits, issue(kits, tmp_path / "early", DAY, 2 * DAY)) == ""
+    assert answer(kits, (other / "client.crt", other / "client.key")) == ""
     assert answer(kits, None) == ""
     assert system.log(system.server).removeprefix(before).count("Connection") <= 2  # made and closed: the valid one's
 

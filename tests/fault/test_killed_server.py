@@ -75,7 +75,7 @@ def test_an_aborted_job_leaves_no_process_and_no_half_written_model(
 ) -> None:
     job_id = sites.submit(system, job)
     wait_for_rounds(system.folder / system.server / job_id / "progress.jsonl", 1)
-    assert "ABORTED" in (told := sites.ask(system, "abort", job_id)), told[-2000:]
+    sites.abort(system, job_id)
     sites.wait(system, job_id)
     deadline = time.monotonic() + 60
     while left := processes_of_job(job_id):

@@ -68,16 +68,12 @@ def check_finished_without_it(system: Deployment, job_id: str, tmp_path: Path) -
     return report
 
 
-def contributors(system: Deployment, job_id: str) -> list[list[str]]:
-    return [sorted(event["sites"]) for event in sites.events(system, job_id) if event["event"] == "round"]
-
-
 def test_client_code_raises(system: Deployment, tmp_path: Path) -> None:
     job = export("hello-pt", tmp_path / "job", *HELLO, drop_workflows=CROSS_SITE)
     raising.put_in(job, site=BAD, learner_round=2, executor_round=3)
     job_id = sites.submit(system, job)
     report = check_finished_without_it(system, job_id, tmp_path)
-    assert contributors(system, job_id) == [list(SITES), OTHERS, OTHERS]
+    assert sites.contributors(system, job_id) == [list(SITES), OTHERS, OTHERS]
     assert any(f"{BAD} at train: RuntimeError: the learner has raised" in error for error in report["errors"])
     assert f"{BAD} at train: EXECUTION_RESULT_ERROR" in report["errors"]
 
@@ -88,7 +84,7 @@ def test_a_site_is_killed_in_a_round(system: Deployment, tmp_path: Path) -> None
     sites.wait_for_task(system, job_id, BAD, "train", count=2)
     sites.kill_site(system, BAD)
     report = check_finished_without_it(system, job_id, tmp_path)
-    assert contributors(system, job_id) == [list(SITES), OTHERS, OTHERS]
+    assert sites.contributors(system, job_id) == [list(SITES), OTHERS, OTHERS]
     assert f"{BAD}: the server had no sign of life of it" in report["shown"]
     assert sorted(report["cross_site"]["SRV_FL_global_model.pt"]) == OTHERS
 
@@ -106,7 +102,7 @@ def test_a_site_that_was_given_up_takes_part_again_when_it_is_heard_of(system: D
         sites.thaw(stopped)
     print(f"FLARE's status: {sites.wait(system, job_id)}")
     report = sites.report(system, job_id, tmp_path)
-    told = contributors(system, job_id)
+    told = sites.contributors(system, job_id)
     print(f"rounds without {BAD}: {[number for number, names in enumerate(told, 1) if names == OTHERS]}")
     assert told[1] == OTHERS
     assert told[-1] == list(SITES)
@@ -123,7 +119,7 @@ def test_a_site_is_killed_before_its_first_task(system: Deployment, tmp_path: Pa
     sites.kill_site(system, BAD)
     assert f"assigned task to client {BAD}" not in sites.job_log(system, system.server, job_id)
     check_finished_without_it(system, job_id, tmp_path)
-    assert contributors(system, job_id) == [OTHERS] * 3
+    assert sites.contributors(system, job_id) == [OTHERS] * 3
 
 
 @pytest.mark.usefixtures("back")
@@ -133,7 +129,7 @@ def test_a_site_is_killed_while_it_fine_tunes(system: Deployment, tmp_path: Path
     sites.wait_for_task(system, job_id, BAD, "fine_tune")
     sites.kill_site(system, BAD)
     report = check_finished_without_it(system, job_id, tmp_path)
-    assert contributors(system, job_id) == [list(SITES)] * 2
+    assert sites.contributors(system, job_id) == [list(SITES)] * 2
     assert sorted(report["personalization"]["sites"]) == OTHERS
     told = report["personalization"]["failed"][BAD]
     assert re.fullmatch(r"no reply to fine_tune within \d+ s: the server has no sign of life of it", told)

@@ -21,6 +21,7 @@ from bundle.provision import provision
 from bundle.templates import Wanted
 from tests.jobs.flare import environment, run
 
+LEAD = "lead-site-1@flare.example"  # in the templates for production, with the right to submit jobs
 SUBMIT = """
 import sys
 from nvflare.fuel.flare_api.flare_api import new_secure_session

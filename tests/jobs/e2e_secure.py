@@ -17,10 +17,9 @@ from pathlib import Path
 
 from bundle.provision import provision
 from bundle.templates import Wanted
-from tests.jobs.deployment import Deployment, NotReady, free_port
+from tests.jobs.deployment import LEAD, Deployment, NotReady, free_port
 from tests.jobs.flare import bundle
 
-LEAD = "lead-site-1@flare.example"
 JOBS = {
     "hello-pt": ("dataset=digits", "num_rounds=2"),
     "fl-plus-ft": ("dataset=digits", "num_rounds=2", "fine_tune_epochs=2"),
