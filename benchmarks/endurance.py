@@ -28,10 +28,9 @@ from bundle.report.locate import Run
 from bundle.report.reading import read_run
 from bundle.templates import Wanted
 from tests.fault import sites
-from tests.jobs.deployment import Deployment, free_port
+from tests.jobs.deployment import LEAD, Deployment, free_port
 
 SITES = ("site-1", "site-2", "site-3", "site-4")
-LEAD = "lead-site-1@flare.example"
 EVERY, STOPPED_S, LIMIT_S = 20, 30.0, 7200.0
 GROWTH = 0.10
 SETTINGS = [

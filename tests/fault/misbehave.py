@@ -19,6 +19,7 @@ from nvflare.apis.fl_constant import FLContextKey, ReservedKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
 
 from custom.compression import wire
 from custom.keys import POSITIONS
@@ -147,7 +148,8 @@ class Misbehave(Filter):
             self._kind = ""
 
     def _send_as_others(self, fl_ctx: FLContext) -> None:
-        """Good updates, before its own: enough to outvote everybody else, if each counted."""
+        """Good updates, before its own: enough to outvote all others, if each counted. And an event of the server."""
+        self.fire_fed_event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, Shareable(), fl_ctx)
         engine = fl_ctx.get_engine()
         for number, name in enumerate(OTHERS):
             result = copy.deepcopy(self._result)

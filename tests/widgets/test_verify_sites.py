@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from nvflare.apis.client import Client
 from nvflare.apis.event_type import EventType
-from nvflare.apis.fl_constant import FLContextKey, ReservedKey
+from nvflare.apis.fl_constant import FedEventHeader, FLContextKey, ReservedKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.app_common.app_event_type import AppEventType
 
 from custom.widgets.verify_sites import MOST_WARNINGS, VerifySites
 from tests.support import Engine
@@ -30,7 +32,12 @@ def runner(engine: Engine) -> Any:
         seen.append((client.name, arguments[-1].get_peer_context().get_identity_name()))
         return "answer"
 
+    def dispatch(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+        seen.append((topic, str(request.get_header(FedEventHeader.EVENT_TYPE))))
+        return make_reply(ReturnCode.OK)
+
     runner = SimpleNamespace(process_task_request=called, process_submission=called, seen=seen)
+    engine.run_manager = SimpleNamespace(aux_runner=SimpleNamespace(dispatch=dispatch))  # type: ignore[attr-defined]
     with engine.new_context() as fl_ctx:
         fl_ctx.set_prop(FLContextKey.RUNNER, runner, private=True, sticky=True)
         engine.fire_event(EventType.START_RUN, fl_ctx)
@@ -70,6 +77,32 @@ def test_who_asks_in_anothers_name_gets_its_own_task(engine: Engine, runner: Any
     runner.process_task_request(Client("site-1", "token"), fl_ctx)
     assert runner.seen == [("site-1", "site-1")]
     assert fl_ctx.get_peer_context().get_prop("held_version") == "7"
+
+
+@pytest.mark.parametrize(
+    ("event", "passes"),
+    [
+        ("fed.analytix_log_stats", True),
+        ("analytix_log_stats", True),
+        (EventType.START_RUN, False),
+        (AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, False),
+        (None, False),
+    ],
+)
+def test_events_of_sites_are_metrics(engine: Engine, runner: Any, event: str | None, passes: bool) -> None:
+    request = Shareable()
+    request.set_header(FedEventHeader.EVENT_TYPE, event)
+    request.set_peer_props({ReservedKey.IDENTITY_NAME: "site-1"})
+    reply = engine.run_manager.aux_runner.dispatch("fed.event", request, engine.new_context())  # type: ignore[attr-defined]
+    assert (reply.get_return_code() == ReturnCode.OK) is passes
+    assert runner.seen == ([("fed.event", event)] if passes else [])
+    told = f"site-1 sent an event {event}; only those of metrics are taken"
+    assert warnings(engine) == ([] if passes else [told])
+
+
+def test_other_messages_of_sites_are_let_through(engine: Engine, runner: Any) -> None:
+    engine.run_manager.aux_runner.dispatch("__task_check__", Shareable(), engine.new_context())  # type: ignore[attr-defined]
+    assert runner.seen == [("__task_check__", "None")]
 
 
 def test_the_report_does_not_grow_with_the_number_of_names(engine: Engine, runner: Any) -> None:
