@@ -28,7 +28,7 @@ def simulate(job: Path, workspace: Path, sites: int, threads: int = 0) -> float:
     """Runs FLARE's simulator, as `bundle run` does, from an empty folder; the wall time in seconds.
 
     Raises:
-        RuntimeError: it failed; names the file with its output.
+        RuntimeError: it failed; with the end of its output.
     """
     workspace.mkdir(parents=True, exist_ok=True)
     empty = workspace.parent / f"{workspace.name}-started-in"
@@ -43,7 +43,8 @@ def simulate(job: Path, workspace: Path, sites: int, threads: int = 0) -> float:
         code = subprocess.run(command, cwd=empty, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
     seconds = time.monotonic() - started
     if code.returncode != 0:
-        raise RuntimeError(f"the simulator ended with code {code.returncode}; see {log}")
+        end = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+        raise RuntimeError(f"the simulator ended with code {code.returncode}:\n{end}")
     return seconds
 
 
