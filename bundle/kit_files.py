@@ -34,7 +34,7 @@ ENVIRONMENT = """\
 # Also of use: FLARE_DEVICE, CUDA_VISIBLE_DEVICES, and OMP_NUM_THREADS: its share of the cores of a shared machine.
 TORCH_FORCE_WEIGHTS_ONLY_LOAD=1
 """
-STORAGE = "kit_storage.KitStorage"
+STORAGE, LOGS = "kit_storage.KitStorage", "site_logs.SiteLogs"
 GUARDS = {  # components of local/resources.json, in workspace_templates/common
     "audit_refusals": "AuditRefusals",
     "message_guard": "MessageGuard",  # of the server
@@ -48,7 +48,7 @@ class KitFiles(Builder):
 
     Every kit keeps its log short on the console, has one line a round in log_rounds.txt, and a line in audit.log for
     what was refused. The server keeps its job store in its kit, and takes from sites and admins what FLARE's programs
-    send in their own name, no more; a site takes no command that reads its files or runs code. With the server on
+    send in their own name, no more; a site takes no command that reads its files. With the server on
     `localhost` all sites run here, and each gets its share of the cores: threads of processes that all take every core
     wait for each other, and rounds then take up to ten times as long.
 
@@ -92,7 +92,8 @@ class KitFiles(Builder):
             if is_server:
                 resources["servers"][0].update(self.server_settings)
                 _store_in_kit(resources)
-                _copy(COMMON, "kit_storage.py", local / "custom")
+                for name in ("kit_storage.py", "site_logs.py"):
+                    _copy(COMMON, name, local / "custom")
             else:
                 resources["client"].update(self.client_settings)
             guards = ["audit_refusals", "message_guard" if is_server else "site_commands"]
@@ -136,6 +137,8 @@ def _store_in_kit(resources: dict[str, Any]) -> None:
             component["args"]["uri_root"] = "jobs-storage"
         elif component["id"] == "job_store":
             component.update(path=STORAGE, args={"folder": "."})
+        elif component["id"] == "log_receiver":
+            component.update(path=LOGS, args={})
 
 
 def _read_environment_at_start(script: Path) -> None:

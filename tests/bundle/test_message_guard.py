@@ -6,8 +6,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from nvflare.apis.client import Client
+from nvflare.apis.fl_constant import ReservedKey, RunProcessKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.app_common.streamers.log_streamer import KEY_FILE_NAME
 from nvflare.fuel.f3.cellnet.core_cell import Message
 from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey, MessagePropKey, MessageType
 from nvflare.fuel.f3.endpoint import Endpoint
@@ -23,6 +28,7 @@ from nvflare.private.defs import CellMessageHeaderKeys
 
 from workspace_templates.common.message_guard import MessageGuard
 from workspace_templates.common.site_commands import SiteCommands
+from workspace_templates.common.site_logs import SiteLogs
 
 ORIGIN, KIND = MessageHeaderKey.ORIGIN, MessageHeaderKey.MSG_TYPE
 JOB = "0f78895e-89f7-4b65-9992-f7f46972cf71"
@@ -82,6 +88,7 @@ SESSION = (ADMIN, MEMBER)
         message(*SITE_JOB, f"server.{JOB}", STREAM_CHANNEL, STREAM_ACK_TOPIC),
         message(*SITE_JOB, "server", "cellnet.channel", "bye"),
         message(*SITE, "server", "admin", "admin", **{KIND: MessageType.REPLY}),
+        message(*SITE, "server", "aux_communication", "ObjectStreamer.Request", streamed=True),
         message(*SESSION, "server", "task", "register", client_type="admin"),
         message(*SESSION, "server", "hci_channel", "command", streamed=True),
         message("server.JOB", "", "site-1", "admin", "train.abort"),
@@ -103,6 +110,13 @@ def test_what_flares_programs_send_passes(passes: Message) -> None:
         (message(*SITE, f"server.{JOB}", "server_command", "abort", streamed=True), "'abort' on 'server_command'"),
         (message(*SITE, "server", "server_parent_listener", "get_clients"), "on 'server_parent_listener'"),
         (message(*SITE, "server", "_net_manager", "stop", streamed=True), "'stop' on '_net_manager'"),
+        (message(*SITE, "server", "aux_communication", "fed.event", streamed=True), "'fed.event' on"),
+        (message(*SITE_JOB, f"server.{JOB}", "cellnet.channel", "bye"), "'bye' on 'cellnet.channel'"),
+        (
+            message(*SITE, "server", "task", "heart_beat", **{MessageHeaderKey.CONN_URL: "tcp://x:1"}),
+            "another connection",
+        ),
+        (message(*SITE, "server", "admin", "admin", **{KIND: MessageType.RETURN}), "returned a message"),
         (message(*SITE, "server", "hci_channel", "command", streamed=True), "'command' on 'hci_channel'"),
         (message(*SITE, "server", "cellnet.channel", "bulk"), "'bulk' on 'cellnet.channel'"),
         (message(*SITE, "server", STREAM_CHANNEL, STREAM_DATA_TOPIC), "'None' on ''"),
@@ -121,19 +135,60 @@ def test_all_else_is_refused_and_audited(refused: Message, fault: str, audit: Pa
 
 
 @pytest.mark.parametrize(
-    ("origin", "topic", "body", "fault"),
+    ("origin", "topic", "fault"),
     [
-        ("server", "train.start_job", "", ""),
-        ("server", "train.configure_job_log", "INFO", ""),
-        ("server", "train.configure_job_log", '{"version": 1}', "is no level or mode"),
-        ("server", "train.configure_job_log", "/tmp/log.json", "is no level or mode"),
-        ("server", "sys.shell", "cat x.txt", "shell commands"),
-        ("site-2", "train.abort", "", "a command of 'site-2'"),
+        ("server", "train.start_job", ""),
+        (f"site-1.{JOB}", "train.notify_job_status", ""),  # as each job's process says how it ended
+        ("server", "sys.shell", "shell commands"),
+        ("site-2", "train.abort", "a command of 'site-2'"),
     ],
 )
-def test_commands_of_a_site(origin: str, topic: str, body: str, fault: str, audit: Path) -> None:
-    command = Message({MessageHeaderKey.ORIGIN: origin}, AdminCommand(topic=topic, body=body))
-    reply = SiteCommands()._check(command)
+def test_commands_of_a_site(origin: str, topic: str, fault: str, audit: Path) -> None:
+    headers = {ORIGIN: origin, MessageHeaderKey.DESTINATION: "site-1"}
+    reply = SiteCommands()._check(Message(headers, AdminCommand(topic=topic, body="cat x.txt")))
     assert (reply is not None) is bool(fault)
     assert fault in (reply.payload.body if reply else "")
     assert fault in audit.read_text()
+
+
+def test_a_job_hears_of_its_own_sites_alone() -> None:
+    guard = MessageGuard()
+    participants = {"token": Client("site-2", "token")}
+    guard._engine = SimpleNamespace(run_processes={JOB: {RunProcessKey.PARTICIPANTS: participants}})
+    ask = (f"server.{JOB}", "server_command", "get_task")
+    assert guard._check(message("site-1", "site-1", *ask, streamed=True)) is not None
+    assert guard._check(message("site-2", "site-2", *ask, streamed=True)) is None
+
+
+def context(site: str, job_id: str) -> FLContext:
+    peer, fl_ctx = FLContext(), FLContext()
+    peer.set_public_props({ReservedKey.IDENTITY_NAME: site, ReservedKey.RUN_NUM: job_id})
+    fl_ctx.set_peer_context(peer)
+    engine = SimpleNamespace(get_client_from_name={"site-1": Client("site-1", "token")}.get)
+    fl_ctx.get_engine = lambda: engine  # type: ignore[method-assign]
+    return fl_ctx
+
+
+def test_a_log_is_written_where_it_belongs(tmp_path: Path) -> None:
+    logs, stream = SiteLogs(str(tmp_path)), {KEY_FILE_NAME: "error_log.txt", "JobLogReceiver.recv_file": "x"}
+    for part in (b"one\n", b"two\n"):
+        logs._on_chunk_received(part, stream, context("site-1", JOB))
+    assert (tmp_path / JOB / "site-1" / "error_log.txt").read_text() == "one\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    ("site", "job_id", "name"),
+    [
+        ("..", JOB, "log.txt"),
+        ("site-2", JOB, "log.txt"),
+        ("site-1", "..", "log.txt"),
+        ("site-1", "job", "log.txt"),
+        ("site-1", JOB, ".."),
+        ("site-1", JOB, "../../x"),
+        ("site-1", JOB, ".bashrc"),
+    ],
+)
+def test_nothing_is_written_elsewhere(tmp_path: Path, site: str, job_id: str, name: str) -> None:
+    with pytest.raises(ValueError, match="is no "):
+        SiteLogs(str(tmp_path))._on_chunk_received(b"1", {KEY_FILE_NAME: name}, context(site, job_id))
+    assert list(tmp_path.iterdir()) == [tmp_path / "audit.log"]

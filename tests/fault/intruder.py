@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nvflare.apis.fl_constant import ServerCommandNames
+from nvflare.apis.fl_constant import ReservedKey, ServerCommandNames
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
+from nvflare.app_common.logging.constants import LIVE_LOG_TOPIC, Channels
+from nvflare.app_common.streamers.log_streamer import KEY_DATA, KEY_DATA_SIZE, KEY_EOF, KEY_FILE_NAME
 from nvflare.fuel.f3.cellnet.cell import Cell
 from nvflare.fuel.f3.cellnet.defs import IdentityChallengeKey, MessageHeaderKey, ReturnCode
 from nvflare.fuel.f3.drivers.driver_params import DriverParams
@@ -26,6 +28,7 @@ from nvflare.private.admin_defs import Message as AdminCommand
 from nvflare.private.defs import CellChannel, CellChannelTopic, CellMessageHeaderKeys, ClientType, new_cell_message
 from nvflare.private.fed.authenticator import Authenticator
 from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
+from nvflare.private.stream_runner import TOPIC_STREAM_REQUEST, HeaderKey
 
 PATIENCE_S = 8.0  # for a connection and a registration
 REPLY_S = 3.0  # a message that is refused has none
@@ -154,11 +157,26 @@ def send(cell: Cell, attempt: Attempt, topic: str, client: str, credentials: dic
     return request(cell, channel, topic, target, new_cell_message(headers, payload), REPLY_S)
 
 
+def log_of(attempt: Attempt, path: str) -> Shareable:
+    """An empty log of the job, which says that its receiver has put it there."""
+    request = Shareable({KEY_DATA: None, KEY_DATA_SIZE: 0, KEY_EOF: True})
+    request.set_header(HeaderKey.TX_ID, "1")
+    request.set_header(HeaderKey.SEQ, 0)
+    request.set_header(HeaderKey.CHANNEL, Channels.LOG_STREAMING_CHANNEL)
+    request.set_header(HeaderKey.TOPIC, LIVE_LOG_TOPIC)
+    request.set_header(HeaderKey.CTX, {KEY_FILE_NAME: "log.txt", "JobLogReceiver.recv_path": path})
+    request.set_peer_props({ReservedKey.IDENTITY_NAME: attempt.register_as, ReservedKey.RUN_NUM: attempt.job_id})
+    return request
+
+
 def ask(cell: Cell, attempt: Attempt, credentials: dict[str, str], target: str, channel: str, *said: str) -> str:
     """The return code of the reply to an admin command of that topic and body, or to anything else of that topic."""
     topic, body = said
-    command = channel == CellChannel.CLIENT_MAIN
-    payload = AdminCommand(topic=topic, body=body) if command else Shareable()
+    payload: Any = Shareable()
+    if channel == CellChannel.CLIENT_MAIN:
+        payload = AdminCommand(topic=topic, body=body)
+    elif topic == TOPIC_STREAM_REQUEST:
+        payload = log_of(attempt, body)
     message = new_cell_message(headers_of(attempt, attempt.register_as, credentials), payload)
     return request(cell, channel, topic, target, message, REPLY_S)
 

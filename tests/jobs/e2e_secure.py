@@ -2,7 +2,8 @@
 """`make e2e-secure`: provisions `secure`, starts its processes on loopback, and runs every job to the end.
 
 Small settings and embedded data: it shows that everything arrives and ends, not what can be learnt. It ends with 0 only
-if the report of every job, made from the result that a lead downloaded, says that it was completed.
+if the report of every job, made from the result that a lead downloaded, says that it was completed, and if the guards
+of the kits have refused nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -50,19 +51,22 @@ def run(folder: Path, options: argparse.Namespace) -> int:
     kits = provision(options.template, folder / "out", Wanted(names, port=free_port()))
     print(f"provisioned {options.template} with {', '.join(names)}: {kits.folder}", flush=True)
     code = () if options.template == "secure" else ("--no-code",)
-    failed = 0
+    completed, refused = 0, []
     try:
         started = time.monotonic()
         with Deployment(kits.folder, kits.server, kits.sites, folder / "work", data_root="/nowhere") as system:
             print(f"server and {len(names)} sites are up after {time.monotonic() - started:.0f} s", flush=True)
             for name in options.jobs:
                 problem = run_job(system, name, folder, code)
-                failed += bool(problem)
+                completed += not problem
+            audit = "".join(system.audit(name) for name in (kits.server, *kits.sites))
+            refused = [line for line in audit.splitlines() if "]refused: " in line]
+            print("".join(f"FAILED  refused what the jobs need: {line}\n" for line in refused), end="", flush=True)
     except NotReady as error:
         print(f"FAILED  {error}")
         return 1
-    print(f"{len(options.jobs) - failed} of {len(options.jobs)} jobs completed; all processes are ended")
-    return 1 if failed else 0
+    print(f"{completed} of {len(options.jobs)} jobs completed; all processes are ended")
+    return 0 if completed == len(options.jobs) and not refused else 1
 
 
 def run_job(system: Deployment, name: str, folder: Path, code: tuple[str, ...]) -> str:
