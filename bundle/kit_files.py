@@ -48,9 +48,9 @@ class KitFiles(Builder):
 
     Every kit keeps its log short on the console, has one line a round in log_rounds.txt, and a line in audit.log for
     what was refused. The server keeps its job store in its kit, and takes from sites and admins what FLARE's programs
-    send in their own name, no more; a site takes no command that reads its files. With the server on
-    `localhost` all sites run here, and each gets its share of the cores: threads of processes that all take every core
-    wait for each other, and rounds then take up to ten times as long.
+    send in their own name, no more; a site takes no command that reads its files. With the server on `localhost` all
+    sites run here, and each gets its share of the cores: threads of processes that all take every core wait for each
+    other, and rounds then take up to ten times as long.
 
     Args:
         template: the template's folder.

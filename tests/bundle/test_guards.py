@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from nvflare.apis.client import Client
-from nvflare.apis.fl_constant import ReservedKey, RunProcessKey
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReservedKey, RunProcessKey
 from nvflare.apis.fl_context import FLContext
+from nvflare.apis.fl_exception import UnsafeComponentError
+from nvflare.apis.workspace import Workspace
 from nvflare.app_common.streamers.log_streamer import KEY_FILE_NAME
 from nvflare.fuel.f3.cellnet.core_cell import Message
 from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey, MessagePropKey, MessageType
@@ -27,6 +32,7 @@ from nvflare.private.admin_defs import Message as AdminCommand
 from nvflare.private.defs import CellMessageHeaderKeys
 
 from workspace_templates.common.message_guard import MessageGuard
+from workspace_templates.common.named_classes import NamedClasses, named
 from workspace_templates.common.site_commands import SiteCommands
 from workspace_templates.common.site_logs import SiteLogs
 
@@ -192,3 +198,29 @@ def test_nothing_is_written_elsewhere(tmp_path: Path, site: str, job_id: str, na
     with pytest.raises(ValueError, match="is no "):
         SiteLogs(str(tmp_path))._on_chunk_received(b"1", {KEY_FILE_NAME: name}, context(site, job_id))
     assert list(tmp_path.iterdir()) == [tmp_path / "audit.log"]
+
+
+def test_classes_in_arguments_are_found_at_any_depth() -> None:
+    nested = {"model": {"path": "a.B", "args": {"parts": [{"class_path": "c.D"}, {"path": 3}]}}, "file": "x.y"}
+    assert sorted(named(nested)) == ["3", "a.B", "c.D"]
+    assert list(named(None)) == []
+    for _ in range(10_000):
+        nested = {"parts": [nested]}
+    assert sorted(named(nested)) == ["3", "a.B", "c.D"]
+    nested["itself"] = nested
+    assert sorted(named(nested)) == ["3", "a.B", "c.D"]
+
+
+@pytest.mark.parametrize(
+    ("resources", "reason"),
+    [({"class_allow_list": ["a."]}, "'b.C' in the arguments of 'a.B' is not in allow_list"), ({}, "class_allow_list")],
+)
+def test_what_cannot_be_checked_is_refused(tmp_path: Path, resources: dict[str, Any], reason: str) -> None:
+    (tmp_path / "local").mkdir()
+    (tmp_path / "startup").mkdir()
+    (tmp_path / "local" / "resources.json").write_text(json.dumps(resources))
+    fl_ctx = FLContext()
+    fl_ctx.set_prop(FLContextKey.WORKSPACE_OBJECT, Workspace(str(tmp_path)))
+    fl_ctx.set_prop(FLContextKey.COMPONENT_CONFIG, {"path": "a.B", "args": {"model": {"path": "b.C"}}})
+    with pytest.raises(UnsafeComponentError, match=reason):
+        NamedClasses().handle_event(EventType.BEFORE_BUILD_COMPONENT, fl_ctx)
