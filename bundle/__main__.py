@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error.coded()}", file=sys.stderr)
     except BrokenPipeError:  # `... | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK if command in (_report, _settings) else NOT_FINISHED  # the others were cut short
@@ -191,10 +191,15 @@ def _resume(options: argparse.Namespace) -> int:
     given = {"-o": options.out, "-t": options.threads} if options.server_kit else {"--kit": options.kit}
     if unused := [name for name, value in given.items() if value is not None]:
         place = "--server-kit" if options.server_kit else "-w"
-        raise BundleError(f"has no meaning with {place}", key=unused[0], remedy="leave it out")
+        raise BundleError(f"has no meaning with {place}", code="option-value", key=unused[0], remedy="leave it out")
     if options.server_kit:
         if not options.job:
-            raise BundleError("which job?", key="JOB_ID", remedy=f"python -m bundle report {options.server_kit} has it")
+            raise BundleError(
+                "which job?",
+                code="option-value",
+                key="JOB_ID",
+                remedy=f"python -m bundle report {options.server_kit} has it",
+            )
         resume_at_server(options.job, options.server_kit, options.kit)
         return OK
     report = resume_in_simulator(options.job, options.workspace, options.out, options.threads)
@@ -285,7 +290,9 @@ def _provision(options: argparse.Namespace) -> int:
         find_template(options.template)
         if given:
             remedy = f"change {options.out / 'project.yml'}, which --renew reads"
-            raise BundleError("cannot be changed by --renew", key=f"--{next(iter(given))}", remedy=remedy)
+            raise BundleError(
+                "cannot be changed by --renew", code="option-value", key=f"--{next(iter(given))}", remedy=remedy
+            )
         print(to_text(renew(options.out), None), end="")
         return OK
     if "sites" in given:
@@ -299,9 +306,14 @@ def _provision(options: argparse.Namespace) -> int:
 
 def _check_file(path: Path | None) -> None:
     if path == STDOUT:
-        raise BundleError("is no file", key=str(path), remedy="give the file to write; only `report --json -` prints")
+        raise BundleError(
+            "is no file",
+            code="output-unusable",
+            key=str(path),
+            remedy="give the file to write; only `report --json -` prints",
+        )
     if path and path.expanduser().is_dir():
-        raise BundleError("is a folder", key=str(path), remedy="give the file to write")
+        raise BundleError("is a folder", code="output-unusable", key=str(path), remedy="give the file to write")
 
 
 def _write(path: Path, text: str) -> None:

@@ -88,7 +88,7 @@ def read_kit(path: Path) -> Kit:
     files = {name: startup / admin[name] for name in ("client_cert", "client_key", "ca_cert")}
     for file in files.values():
         if not file.is_file():
-            raise BundleError("is missing", key=str(file), remedy=COPY_AGAIN)
+            raise BundleError("is missing", code="kit-unusable", key=str(file), remedy=COPY_AGAIN)
     certificate = _certificate(files["client_cert"])
     _check_dates(certificate, files["client_cert"])
     _check_key(certificate, files["client_key"])
@@ -110,7 +110,7 @@ def read_kit(path: Path) -> Kit:
 
 def _kit_folder(path: Path) -> Path:
     if not path.is_dir():
-        raise BundleError("no such folder", key=str(path), remedy=USE_ANOTHER)
+        raise BundleError("no such folder", code="kit-unusable", key=str(path), remedy=USE_ANOTHER)
     path = path.resolve()
     if (path / ADMIN).is_file():
         return path.parent  # the startup folder itself
@@ -118,10 +118,10 @@ def _kit_folder(path: Path) -> Path:
         return path
     for other, whose in ((SERVER, "the server's"), (CLIENT, "a client's")):
         if (path / "startup" / other).is_file() or (path / other).is_file():
-            raise BundleError(f"is {whose} kit", key=str(path), remedy=USE_ANOTHER)
+            raise BundleError(f"is {whose} kit", code="kit-unusable", key=str(path), remedy=USE_ANOTHER)
     below = sorted({file.parent.parent for depth in (1, 2, 3) for file in path.glob("*/" * depth + f"startup/{ADMIN}")})
     remedy = f"there is one in {below[0]}" if below else USE_ANOTHER
-    raise BundleError("is no startup kit", key=str(path), remedy=remedy)
+    raise BundleError("is no startup kit", code="kit-unusable", key=str(path), remedy=remedy)
 
 
 def _admin_config(file: Path) -> dict[str, Any]:
@@ -130,9 +130,9 @@ def _admin_config(file: Path) -> dict[str, Any]:
         missing = [name for name in ("host", "port", "client_cert", "client_key", "ca_cert") if not admin.get(name)]
         int(admin.get("port", 0))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError("cannot be read", key=str(file), remedy=COPY_AGAIN) from error
+        raise BundleError("cannot be read", code="kit-unusable", key=str(file), remedy=COPY_AGAIN) from error
     if missing:
-        raise BundleError(f"does not say {missing[0]}", key=str(file), remedy=COPY_AGAIN)
+        raise BundleError(f"does not say {missing[0]}", code="kit-unusable", key=str(file), remedy=COPY_AGAIN)
     return admin
 
 
@@ -140,18 +140,22 @@ def _certificate(file: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(file.read_bytes())
     except (OSError, ValueError) as error:
-        raise BundleError("is no certificate", key=str(file), remedy=COPY_AGAIN) from error
+        raise BundleError("is no certificate", code="kit-unusable", key=str(file), remedy=COPY_AGAIN) from error
 
 
 def _check_dates(certificate: x509.Certificate, file: Path) -> None:
     now, begin, end = time.time(), certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now >= end.timestamp():
         raise BundleError(
-            f"the certificate expired on {end:%Y-%m-%d}", key=str(file), remedy="ask the project's admin for a new kit"
+            f"the certificate expired on {end:%Y-%m-%d}",
+            code="certificate-not-valid",
+            key=str(file),
+            remedy="ask the project's admin for a new kit",
         )
     if now < begin.timestamp():
         raise BundleError(
             f"the certificate is valid only from {begin:%Y-%m-%d %H:%M} UTC",
+            code="certificate-not-valid",
             key=str(file),
             remedy="is this machine's clock right?",
         )
@@ -162,9 +166,13 @@ def _check_key(certificate: x509.Certificate, file: Path) -> None:
     try:
         key = load_pem_private_key(file.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
-        raise BundleError("is no private key that can be read", key=str(file), remedy=COPY_AGAIN) from error
+        raise BundleError(
+            "is no private key that can be read", code="kit-unusable", key=str(file), remedy=COPY_AGAIN
+        ) from error
     if key.public_key() != certificate.public_key():
-        raise BundleError("does not belong to the certificate beside it", key=str(file), remedy=COPY_AGAIN)
+        raise BundleError(
+            "does not belong to the certificate beside it", code="kit-unusable", key=str(file), remedy=COPY_AGAIN
+        )
 
 
 def _name(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> str:

@@ -36,7 +36,7 @@ def allowed_classes(more: Sequence[str] = ()) -> list[str]:
     for path in more:
         if not isinstance(path, str) or not _PATH.fullmatch(path):
             expected = "the path of a class, or a prefix such as custom.compression."
-            raise BundleError(key="allow", expected=expected, got=repr(path))
+            raise BundleError(code="template-unusable", key="allow", expected=expected, got=repr(path))
     jobs = [read_job(str(meta.parent)) for meta in sorted(JOBS.glob("*/meta.json"))]
     return sorted(
         {component.path for job in jobs for component in components(job.configs)}

@@ -137,7 +137,7 @@ def with_nested(side: str, scopes: tuple[str, ...], entry: dict[str, Any]) -> It
     arguments = entry.setdefault("args", {})
     if not isinstance(arguments, dict):
         key = f"{scopes[0] if scopes else _module(entry)} args"
-        raise BundleError(key=key, expected="a JSON object", got=json.dumps(arguments))
+        raise BundleError(code="job-malformed", key=key, expected="a JSON object", got=json.dumps(arguments))
     yield Component(side, scopes or (_module(entry),), str(entry["path"]), arguments, str(entry.get("id", "")))
     for name, value in arguments.items():
         if is_component(value):

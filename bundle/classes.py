@@ -39,7 +39,7 @@ def check_classes(job: Job, copy: Path) -> None:
         key = f"{config_path.name} {component.scopes[0]} {component.path}"
         module, _, name = component.path.rpartition(".")
         if not module or not all(part.isidentifier() for part in component.path.split(".")):
-            raise BundleError("is no path of a class", key=key, remedy="write it as module.Class")
+            raise BundleError("is no path of a class", code="job-class", key=key, remedy="write it as module.Class")
         file = _file(component, custom_dir)
         if file is None:
             _check_installed(module, key)
@@ -77,10 +77,10 @@ def _check_installed(module: str, key: str) -> None:
     name = f"{module.replace('.', '/')}.py"
     if f"{module}.".startswith(OWN):
         remedy = "is the path right? If it is: python -m bundle link"
-        raise BundleError(f"there is no {name} in the job's app/custom", key=key, remedy=remedy)
+        raise BundleError(f"there is no {name} in the job's app/custom", code="job-class", key=key, remedy=remedy)
     if module.partition(".")[0] != "nvflare" and not _is_installed(module):
         problem = f"there is no {name} in the job's app/custom, and no {module} is installed"
-        raise BundleError(problem, key=key, remedy=OWN_CLASS_REMEDY)
+        raise BundleError(problem, code="job-class", key=key, remedy=OWN_CLASS_REMEDY)
 
 
 def _is_installed(module: str) -> bool:
@@ -115,12 +115,14 @@ def _check_defined(name: str, file: Path, shown: str, key: str) -> None:
         table = symtable.symtable(source, shown, "exec")  # type: ignore[arg-type]  # it takes bytes
     except (SyntaxError, ValueError) as error:
         line = f"line {error.lineno} " if isinstance(error, SyntaxError) else ""
-        raise BundleError(f"{line}is no Python ({error})", key=f"app/custom/{shown}") from error
+        raise BundleError(f"{line}is no Python ({error})", code="job-class", key=f"app/custom/{shown}") from error
     bound = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
     if name not in bound and "__getattr__" not in bound and not STAR_IMPORT.search(source):
         classes = [child.get_name() for child in table.get_children() if child.get_type() == "class"]
         public = ", ".join(sorted(name for name in classes if not name.startswith("_"))) or "no class"
-        raise BundleError(f"there is no {name} in app/custom/{shown}", key=key, remedy=f"it has {public}")
+        raise BundleError(
+            f"there is no {name} in app/custom/{shown}", code="job-class", key=key, remedy=f"it has {public}"
+        )
 
 
 def _check_arguments(kind: Any, component: Component, key: str) -> None:
@@ -128,7 +130,7 @@ def _check_arguments(kind: Any, component: Component, key: str) -> None:
         inspect.signature(kind).bind(**component.arguments)
     except TypeError as error:
         takes = ", ".join(component.parameters()) or "no arguments"
-        raise BundleError(str(error), key=key, remedy=f"it takes {takes}") from error
+        raise BundleError(str(error), code="job-class", key=key, remedy=f"it takes {takes}") from error
 
 
 def check_settings(job: Job, copy: Path) -> None:
@@ -140,6 +142,8 @@ def check_settings(job: Job, copy: Path) -> None:
             try:
                 built = kind(**component.arguments)
             except (TypeError, ValueError) as error:
-                raise BundleError(f"{component.path}: {error}", key=component.scopes[0]) from error
+                raise BundleError(
+                    f"{component.path}: {error}", code="setting-value", key=component.scopes[0]
+                ) from error
             if hasattr(built, "check"):
                 built.check()

@@ -94,14 +94,18 @@ class Connection:
     def _connected(self) -> Session:
         with self._lock:
             if self._closed:
-                raise Unreachable("the connection is closed")
+                raise Unreachable("the connection is closed", code="server-unreachable")
             if self._session is None:
                 self._session = self._connect()
             return self._session
 
     def _connect(self) -> Session:
         if time.time() >= self.kit.expires:
-            raise Unreachable(f"the certificate of {self.kit.user} has expired", remedy="start again with a new kit")
+            raise Unreachable(
+                f"the certificate of {self.kit.user} has expired",
+                code="certificate-not-valid",
+                remedy="start again with a new kit",
+            )
         self._probe()
         try:
             session = Session(username=self.kit.user, startup_path=str(self.kit.folder))
@@ -125,10 +129,13 @@ class Connection:
                     self._tls().wrap_socket(plain, server_hostname=self.kit.server).close()
         except ssl.SSLCertVerificationError as error:
             remedy = "does the kit belong to this system?"
-            raise Unreachable(f"the FLARE server at {self.kit.address} is not the kit's", remedy=remedy) from error
+            raise Unreachable(
+                f"the FLARE server at {self.kit.address} is not the kit's", code="server-unreachable", remedy=remedy
+            ) from error
         except socket.gaierror as error:
             raise Unreachable(
                 f"the name of the FLARE server, {self.kit.server}, is not known on this machine",
+                code="server-unreachable",
                 remedy="is the network up, and is the name in DNS or in the hosts file?",
             ) from error
         except OSError as error:
@@ -144,7 +151,11 @@ class Connection:
         return context
 
     def _no_answer(self) -> Unreachable:
-        return Unreachable(f"the FLARE server at {self.kit.address} does not answer", remedy="is it running?")
+        return Unreachable(
+            f"the FLARE server at {self.kit.address} does not answer",
+            code="server-unreachable",
+            remedy="is it running?",
+        )
 
     def _drop(self, session: Session) -> None:
         with self._lock:
@@ -160,26 +171,40 @@ class Connection:
             return self._no_answer()
         if isinstance(error, api_spec.AuthenticationError):
             remedy = "does the kit belong to this system, and is it the newest?"
-            return Unreachable(f"the FLARE server at {self.kit.address} does not let {who} in", remedy=remedy)
+            return Unreachable(
+                f"the FLARE server at {self.kit.address} does not let {who} in", code="not-allowed", remedy=remedy
+            )
         if isinstance(error, api_spec.AuthorizationError):
-            return Refused(f"FLARE does not allow this to {who}", remedy="ask the project's admin, or use another kit")
+            return Refused(
+                f"FLARE does not allow this to {who}",
+                code="not-allowed",
+                remedy="ask the project's admin, or use another kit",
+            )
         return _of_a_job(error)
 
 
 def _of_a_job(error: Exception) -> BundleError:
     if isinstance(error, api_spec.JobNotFound):
-        return BundleError("there is no such job any more", remedy="it was deleted, or it belongs to another study")
+        return BundleError(
+            "there is no such job any more",
+            code="job-not-found",
+            remedy="it was deleted, or it belongs to another study",
+        )
     if isinstance(error, api_spec.JobNotDone):
-        return BundleError("the job has not ended yet")
+        return BundleError("the job has not ended yet", code="job-state")
     if isinstance(error, api_spec.JobNotRunning):
-        return BundleError("the job is not running")
+        return BundleError("the job is not running", code="job-state")
     if isinstance(error, api_spec.InvalidJobDefinition):
-        return BundleError("FLARE refuses the job", got=str(error).removeprefix("invalid job definition: "))
+        return BundleError(
+            "FLARE refuses the job", code="flare-refuses", got=str(error).removeprefix("invalid job definition: ")
+        )
     if isinstance(error, api_spec.SubmitTokenJobDeleted):
-        return BundleError("this was launched before, and the job was deleted", remedy="open the form again")
+        return BundleError(
+            "this was launched before, and the job was deleted", code="job-not-found", remedy="open the form again"
+        )
     if isinstance(error, api_spec.NoClientsAvailable):
-        return BundleError("no client is connected")
-    return BundleError("FLARE answers with an error", got=str(error) or type(error).__name__)
+        return BundleError("no client is connected", code="too-few-sites")
+    return BundleError("FLARE answers with an error", code="flare-refuses", got=str(error) or type(error).__name__)
 
 
 def _leave(session: Session) -> None:

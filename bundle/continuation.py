@@ -36,7 +36,7 @@ def make_continuation(ended: EndedEarly, out: Path, workspaces: Path | None = No
     configs = copy.deepcopy(ended.configs)
     server = next((path for path in configs if path.name == "config_fed_server.json"), None)
     if server is None:
-        raise BundleError("no config_fed_server.json", key=str(ended.app))
+        raise BundleError("no config_fed_server.json", code="not-resumable", key=str(ended.app))
     _change_server(ended, configs[server])
     for path, config in configs.items():
         if path.name == "config_fed_client.json":
@@ -75,7 +75,11 @@ def _change_server(ended: EndedEarly, config: dict[str, Any]) -> None:
     state, workflows = ended.checkpoint, config.get("workflows", [])
     initialize = [flow for flow in workflows if _kind(flow) == INITIALIZE]
     if not initialize:
-        raise BundleError(f"the job has no {INITIALIZE} workflow, which starts from a model", key=f"job {ended.job_id}")
+        raise BundleError(
+            f"the job has no {INITIALIZE} workflow, which starts from a model",
+            code="not-resumable",
+            key=f"job {ended.job_id}",
+        )
     initialize[0].setdefault("args", {})["initial_model"] = CONTINUED
     config["workflows"] = [flow for flow in workflows if flow is initialize[0] or _is_open(ended, flow)]
     for flow in config["workflows"]:
@@ -83,6 +87,7 @@ def _change_server(ended: EndedEarly, config: dict[str, Any]) -> None:
             if _kind(flow) not in (ROUNDS, CONTINUED_ROUNDS):
                 raise BundleError(
                     "is not of a kind that can be continued in its middle",
+                    code="not-resumable",
                     key=f"workflow {state.workflow}",
                     expected=f"FLARE's {ROUNDS}",
                     got=flow.get("path"),
@@ -92,7 +97,7 @@ def _change_server(ended: EndedEarly, config: dict[str, Any]) -> None:
             flow["args"]["first_round"] = state.round
     parts = [part for part in config.get("components", []) if part.get("path") == SAVE]
     if not parts:
-        raise BundleError(f"the job has no component {SAVE}", key=f"job {ended.job_id}")
+        raise BundleError(f"the job has no component {SAVE}", code="not-resumable", key=f"job {ended.job_id}")
     parts[0].setdefault("args", {})["continue_from"] = CONTINUED
 
 

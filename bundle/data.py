@@ -18,7 +18,9 @@ def prepare(name: str, path: Path) -> Path:
         BundleError: no such data set, no network, or a file is missing, truncated or corrupt.
     """
     if name not in DATA_SETS:
-        raise BundleError("no such data set", key=name, remedy=f"there are: {', '.join(DATA_SETS)}")
+        raise BundleError(
+            "no such data set", code="option-value", key=name, remedy=f"there are: {', '.join(DATA_SETS)}"
+        )
     return DATA_SETS[name](path.expanduser().absolute())
 
 

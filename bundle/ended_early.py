@@ -73,12 +73,16 @@ def read_ended_early(run: Run, extract_to: Path) -> EndedEarly:
     folder = _unpacked(run, extract_to)
     report = read_run(Run(run.job_id, folder))
     if report.finished:
-        raise BundleError(f"is {report.status}: there is nothing to continue", key=f"job {run.job_id}")
+        raise BundleError(
+            f"is {report.status}: there is nothing to continue", code="not-resumable", key=f"job {run.job_id}"
+        )
     meta = read_json(folder / "meta.json")
     apps = meta.get("deploy_map") or {}
     if len(apps) != 1:
         got = ", ".join(map(str, apps)) or "none"
-        raise BundleError(key=f"job {run.job_id} deploy_map", expected="one app for server and sites", got=got)
+        raise BundleError(
+            code="not-resumable", key=f"job {run.job_id} deploy_map", expected="one app for server and sites", got=got
+        )
     (app_name,) = apps
     app, events = folder / APP, read_events(folder / FILE_NAME)
     paths = sorted((app / "config").glob("config_fed_*.json"))
@@ -118,7 +122,9 @@ def _checkpoint(job_id: str, folder: Path, app: Path, events: list[Event]) -> Ch
         path = app / CONTINUED
     if not path.exists() and not any(event["event"] == "round" for event in events):
         remedy = "submit it again as it was"
-        raise BundleError("ended before its first round was completed", key=f"job {job_id}", remedy=remedy)
+        raise BundleError(
+            "ended before its first round was completed", code="not-resumable", key=f"job {job_id}", remedy=remedy
+        )
     return _with_last_best(checkpoint.load(path), events)
 
 
@@ -150,4 +156,4 @@ def _check_model(ended: EndedEarly) -> None:
         for key in sorted(there.keys() | own.keys()):
             if there.get(key) != own.get(key):
                 problem = f"the checkpoint is of another model than {name}"
-                raise BundleError(problem, key=key, expected=there.get(key), got=own.get(key))
+                raise BundleError(problem, code="not-resumable", key=key, expected=there.get(key), got=own.get(key))

@@ -60,23 +60,33 @@ def export(name_or_path: str, out: Path, assignments: Sequence[str] = (), code: 
 def check_new(out: Path) -> None:
     """Raises BundleError where a folder is to be written and something is."""
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise BundleError("exists and is not empty", key=str(out), remedy="choose another folder, or remove it first")
+        raise BundleError(
+            "exists and is not empty",
+            code="output-unusable",
+            key=str(out),
+            remedy="choose another folder, or remove it first",
+        )
 
 
 def _check_out(out: Path, folder: Path) -> None:
     check_new(out)
     if folder in out.parents:
-        raise BundleError("lies inside the job itself", key=str(out), remedy="choose a folder outside")
+        raise BundleError(
+            "lies inside the job itself", code="output-unusable", key=str(out), remedy="choose a folder outside"
+        )
 
 
 def _check_links(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not path.exists():
             raise BundleError(
-                "is a link to a file that does not exist", key=str(path), remedy="run: python -m bundle link"
+                "is a link to a file that does not exist",
+                code="job-links",
+                key=str(path),
+                remedy="run: python -m bundle link",
             )
         if path.suffix == ".py" and is_text_link(path):
-            raise BundleError("is no Python", key=str(path), remedy=TEXT_LINK_REMEDY)
+            raise BundleError("is no Python", code="job-links", key=str(path), remedy=TEXT_LINK_REMEDY)
 
 
 def _write_configs(job: Job, copy: Path) -> None:

@@ -81,7 +81,7 @@ class Field:
             value = int(value)
         if not self._takes(value):
             whole = "a whole number, " if self.kind == "int" else ""
-            raise BundleError(key=self.key, expected=whole + self.range, got=_shown(value))
+            raise BundleError(code="setting-value", key=self.key, expected=whole + self.range, got=_shown(value))
         return value
 
     def _takes(self, value: Any) -> bool:
@@ -138,14 +138,21 @@ def read_form(name_or_path: str) -> JobForm:
     path = job.folder / FILE_NAME
     entries = read_json(path).get("settings") if path.is_file() else []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise BundleError(key=f"{path} settings", expected="a list of objects", got=_shown(entries))
+        raise BundleError(
+            code="job-malformed", key=f"{path} settings", expected="a list of objects", got=_shown(entries)
+        )
     return JobForm(job.folder.name, title, description, tuple(_field(job, entry) for entry in entries))
 
 
 def _field(job: Job, entry: Mapping[str, Any]) -> Field:
     where = f"{job.folder / FILE_NAME} {entry.get('key', '')}"
     if not {"key", "label"} <= entry.keys() <= GIVEN:
-        raise BundleError(key=where, expected=f"key, label and some of {', '.join(sorted(GIVEN))}", got=list(entry))
+        raise BundleError(
+            code="job-malformed",
+            key=where,
+            expected=f"key, label and some of {', '.join(sorted(GIVEN))}",
+            got=list(entry),
+        )
     component, argument = find(job.configs, entry["key"])[0]
     parameter = component.parameters().get(argument)
     default = component.arguments.get(argument, None if parameter is None else parameter.default)
@@ -156,7 +163,7 @@ def _field(job: Job, entry: Mapping[str, Any]) -> Field:
     text = _sentence(entry.get("help") or argument_help(component, argument))
     if not kind or not text:
         missing = "no help" if kind else f"values that no form can hold ({argument} of {component.path})"
-        raise BundleError(f"the setting has {missing}", key=where)
+        raise BundleError(f"the setting has {missing}", code="job-malformed", key=where)
     bounds = (entry.get("minimum"), entry.get("maximum"))
     return Field(entry["key"], entry["label"], kind, default, *bounds, choices, text, NoneType in accepted)
 

@@ -42,7 +42,12 @@ def put_initial_model(app_configs: dict[Path, dict[str, Any]], job_folder: Path,
     """
     path, arguments = _workflow(app_configs)
     if not isinstance(source, str) or not source:
-        raise BundleError(key=f"--set {INITIAL_MODEL}", expected="a file, a folder or a job's id", got=repr(source))
+        raise BundleError(
+            code="setting-value",
+            key=f"--set {INITIAL_MODEL}",
+            expected="a file, a folder or a job's id",
+            got=repr(source),
+        )
     copy = job_folder / path.parent.parent / IN_JOB
     _copy(source, copy)
     _check_loads(copy, source)
@@ -54,7 +59,9 @@ def _workflow(app_configs: dict[Path, dict[str, Any]]) -> tuple[Path, dict[str, 
         for workflow in config.get("workflows", []):
             if str(workflow.get("path", "")).rpartition(".")[2] == WORKFLOW:
                 return path, workflow.setdefault("args", {})
-    raise BundleError(f"the job has no {WORKFLOW} workflow, which reads it", key=f"--set {INITIAL_MODEL}")
+    raise BundleError(
+        f"the job has no {WORKFLOW} workflow, which reads it", code="job-component", key=f"--set {INITIAL_MODEL}"
+    )
 
 
 def _copy(source: str, copy: Path) -> None:
@@ -76,6 +83,7 @@ def _copy(source: str, copy: Path) -> None:
         return
     raise BundleError(
         f"job {run.job_id} left no {GLOBAL_MODELS[0]} in {run.archive or run.folder}",
+        code="model-file-missing",
         key=f"--set {INITIAL_MODEL}={source}",
         remedy="give the file itself, or the folder of a job that finished a round",
     )
@@ -85,14 +93,14 @@ def _run_of_job(source: str, path: Path) -> Run:
     """The run of the job with the id `path.name`, under the folder before it, or in the POC if there is none."""
     key = f"--set {INITIAL_MODEL}={source}"
     if not JOB_ID.fullmatch(path.name):
-        raise BundleError("no such file or folder, and no id of a job", key=key)
+        raise BundleError("no such file or folder, and no id of a job", code="model-file-missing", key=key)
     folder, setting = (path.parent, "") if path.name != source else poc_workspace()
     looked = f"looked under {folder}" + (f" ({setting})" if setting else "")
     try:
         return find_run(folder, path.name)
     except BundleError as error:
         remedy = "give FOLDER/ID, where FOLDER is a server's startup kit, its job store, a POC or what was downloaded"
-        raise BundleError(f"no such job ({looked})", key=key, remedy=remedy) from error
+        raise BundleError(f"no such job ({looked})", code="model-file-missing", key=key, remedy=remedy) from error
 
 
 def _check_loads(copy: Path, source: str) -> None:
@@ -101,4 +109,6 @@ def _check_loads(copy: Path, source: str) -> None:
     try:
         load_weights(copy)
     except BundleError as error:
-        raise BundleError(str(error).replace(str(copy), source), key=f"--set {INITIAL_MODEL}") from error
+        raise BundleError(
+            str(error).replace(str(copy), source), code=error.code, key=f"--set {INITIAL_MODEL}"
+        ) from error

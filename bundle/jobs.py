@@ -43,7 +43,10 @@ class Job:
         value = self.meta.get("min_clients", 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise BundleError(
-                key=f"{self.folder / 'meta.json'} min_clients", expected="1 or more sites", got=repr(value)
+                code="job-malformed",
+                key=f"{self.folder / 'meta.json'} min_clients",
+                expected="1 or more sites",
+                got=repr(value),
             )
         return value
 
@@ -66,13 +69,17 @@ def find_job(name_or_path: str) -> Path:
         return path.resolve()
     if path.is_dir():
         raise BundleError(
-            "there is no meta.json", key=str(path), remedy="a job folder holds meta.json and app/config/*.json"
+            "there is no meta.json",
+            code="job-not-found",
+            key=str(path),
+            remedy="a job folder holds meta.json and app/config/*.json",
         )
     names = sorted(job.name for job in JOBS.glob("*") if (job / "meta.json").is_file())
     close = difflib.get_close_matches(name_or_path, names, n=1)
     question = f"did you mean {close[0]}? " if close else ""
     raise BundleError(
         "no such job",
+        code="job-not-found",
         key=name_or_path,
         remedy=f"{question}the jobs here are {', '.join(names) or '(none)'}, and a path to a job folder will do too",
     )
@@ -88,12 +95,19 @@ def read_job(name_or_path: str) -> Job:
     meta = read_json(folder / "meta.json")
     check_name(meta.get("name"), f"{folder / 'meta.json'} name")
     if not isinstance(meta.get("deploy_map", {}), dict):
-        raise BundleError(key=f"{folder / 'meta.json'} deploy_map", expected="a JSON object", got=meta["deploy_map"])
+        raise BundleError(
+            code="job-malformed",
+            key=f"{folder / 'meta.json'} deploy_map",
+            expected="a JSON object",
+            got=meta["deploy_map"],
+        )
     for app in meta.get("deploy_map", {}):
         check_name(app, f"{folder / 'meta.json'} deploy_map")
     paths = sorted(folder.glob("*/config/config_fed_*.json"))
     if not paths:
-        raise BundleError("no app/config/config_fed_server.json or config_fed_client.json", key=str(folder))
+        raise BundleError(
+            "no app/config/config_fed_server.json or config_fed_client.json", code="job-not-found", key=str(folder)
+        )
     configs = {path.relative_to(folder): read_json(path) for path in paths}
     for path, config in configs.items():
         _check_shape(config, path.name)
@@ -106,14 +120,19 @@ def _check_shape(config: dict[str, Any], file: str) -> None:
     def entries(holder: dict[str, Any], kind: str, where: str) -> list[dict[str, Any]]:
         found = holder.get(kind, [])
         if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-            raise BundleError(key=f"{where} {kind}", expected="a list of JSON objects", got=f"{json.dumps(found):.80}")
+            raise BundleError(
+                code="job-malformed",
+                key=f"{where} {kind}",
+                expected="a list of JSON objects",
+                got=f"{json.dumps(found):.80}",
+            )
         return found
 
     def check_class(entry: Any, where: str) -> None:
         named = [entry[key] for key in CLASS_KEYS if key in entry] if isinstance(entry, dict) else []
         if not named or not isinstance(named[0], str):
             expected = '{"path": "module.Class", "args": {...}}'
-            raise BundleError(key=where, expected=expected, got=f"{json.dumps(entry):.80}")
+            raise BundleError(code="job-malformed", key=where, expected=expected, got=f"{json.dumps(entry):.80}")
 
     for kind in ("workflows", "components"):
         for entry in entries(config, kind, file):
@@ -135,13 +154,15 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BundleError(f"cannot be read ({error.strerror})", key=str(path)) from error
+        raise BundleError(f"cannot be read ({error.strerror})", code="job-malformed", key=str(path)) from error
     except UnicodeDecodeError as error:
-        raise BundleError("is not text", key=str(path)) from error
+        raise BundleError("is not text", code="job-malformed", key=str(path)) from error
     except json.JSONDecodeError as error:
-        raise BundleError(f"line {error.lineno} is not JSON ({error.msg})", key=str(path)) from error
+        raise BundleError(
+            f"line {error.lineno} is not JSON ({error.msg})", code="job-malformed", key=str(path)
+        ) from error
     if not isinstance(value, dict):
-        raise BundleError(key=str(path), expected="a JSON object", got=type(value).__name__)
+        raise BundleError(code="job-malformed", key=str(path), expected="a JSON object", got=type(value).__name__)
     return value
 
 
@@ -149,6 +170,7 @@ def check_name(name: object, where: str) -> None:
     """Raises BundleError for a name that FLARE refuses, such as one with a slash."""
     if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
         raise BundleError(
+            code="job-name",
             key=where,
             expected="a name of letters, digits, '.', '_' and '-' that begins with a letter or digit",
             got=repr(name),

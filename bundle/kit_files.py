@@ -144,13 +144,15 @@ def _store_in_kit(resources: dict[str, Any]) -> None:
 def _read_environment_at_start(script: Path) -> None:
     text = script.read_text(encoding="utf-8")
     if ANCHOR not in text:
-        raise BundleError("is not that of nvflare 2.9.0", key=str(script), remedy="pip install nvflare==2.9.0")
+        raise BundleError(
+            "is not that of nvflare 2.9.0", code="package-missing", key=str(script), remedy="pip install nvflare==2.9.0"
+        )
     script.write_text(text.replace(ANCHOR, ANCHOR + START), encoding="utf-8")
 
 
 def _copy(source: Path, name: str, target: Path) -> None:
     if not (source / name).is_file():
-        raise BundleError("no such file in the template", key=str(source / name))
+        raise BundleError("no such file in the template", code="template-unusable", key=str(source / name))
     (target / name).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source / name, target / name)
 

@@ -86,6 +86,7 @@ def repair(custom_dir: Path) -> Difference:
     if found.real:
         raise BundleError(
             "is a real file where a link belongs, and is not overwritten",
+            code="job-links",
             key=str(found.real[0]),
             remedy=f"compare it with {(found.real[0].parent / wanted[found.real[0]]).resolve()} and delete it",
         )
@@ -100,7 +101,9 @@ def repair(custom_dir: Path) -> Difference:
             if path not in wanted:
                 path.unlink()
     except OSError as error:
-        raise BundleError(f"no link can be made here ({error.strerror})", key=str(error.filename)) from error
+        raise BundleError(
+            f"no link can be made here ({error.strerror})", code="job-links", key=str(error.filename)
+        ) from error
     _remove_empty_folders(custom_dir)
     return found
 

@@ -35,5 +35,7 @@ def _configured(config: Path) -> str:
     try:
         content = load_config(str(config))
     except Exception as error:  # the parser's own, of a library that FLARE brings
-        raise BundleError("is no HOCON", key=str(config), remedy=f"correct it, or set {VARIABLE}") from error
+        raise BundleError(
+            "is no HOCON", code="kit-unusable", key=str(config), remedy=f"correct it, or set {VARIABLE}"
+        ) from error
     return next((value.strip() for key in KEYS if (value := content.get(key, None))), "")

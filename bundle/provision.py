@@ -82,7 +82,10 @@ def renew(out: Path) -> Kits:
     states = sorted(out.glob("*/state/cert.json"))
     if not (out / PROJECT).is_file() or len(states) != 1:
         raise BundleError(
-            f"holds no {PROJECT} with */state/cert.json", key=str(out), remedy="was it provisioned there?"
+            f"holds no {PROJECT} with */state/cert.json",
+            code="kit-unusable",
+            key=str(out),
+            remedy="was it provisioned there?",
         )
     state, before = states[0], states[0].with_name("cert.json.before")
     with _private():
@@ -112,7 +115,9 @@ def _root_of(state: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError) as error:
         remedy = "put back a copy of the file from before it was damaged; without one, provision into a new folder"
         expected = "the root certificate and its key, by FLARE"
-        raise BundleError(key=str(state), expected=expected, got=repr(error), remedy=remedy) from error
+        raise BundleError(
+            code="kit-unusable", key=str(state), expected=expected, got=repr(error), remedy=remedy
+        ) from error
 
 
 def is_here(host: str, port: int) -> bool:
@@ -133,7 +138,9 @@ def is_here(host: str, port: int) -> bool:
             if error.errno == errno.EADDRNOTAVAIL:
                 return False
             remedy = "stop what listens there, or choose another port"
-            raise BundleError(f"{host}: {error.strerror}", key=f"--port {port}", remedy=remedy) from error
+            raise BundleError(
+                f"{host}: {error.strerror}", code="port-unusable", key=f"--port {port}", remedy=remedy
+            ) from error
     return True
 
 
@@ -161,9 +168,11 @@ def _run_flare(folder: Path) -> Kits:
             project = prepare_project(definition)
             ctx = Provisioner(str(folder), prepare_builders(definition)).provision(project)
     except Exception as error:  # of the YAML parser, or ValueError, or of a builder that is not there
-        raise BundleError(f"FLARE refuses it ({error})", key=str(folder / PROJECT)) from error
+        raise BundleError(f"FLARE refuses it ({error})", code="template-unusable", key=str(folder / PROJECT)) from error
     if ctx.get(CtxKey.BUILD_ERROR):
-        raise BundleError("; ".join(ctx.get_errors()) or said.getvalue(), key=str(folder / PROJECT))
+        raise BundleError(
+            "; ".join(ctx.get_errors()) or said.getvalue(), code="template-unusable", key=str(folder / PROJECT)
+        )
     return Kits(
         Path(ctx.get_result_location()),
         project.get_server().name,

@@ -30,12 +30,17 @@ def resume_in_simulator(job_id: str, workspace: Path, out: Path | None, threads:
     run = find_run(workspace, job_id)
     if run.job_id != SIMULATED:
         raise BundleError(
-            "is no workspace of the simulator", key=f"-w {workspace}", remedy="for a server: --server-kit DIR"
+            "is no workspace of the simulator",
+            code="run-not-found",
+            key=f"-w {workspace}",
+            remedy="for a server: --server-kit DIR",
         )
     if out:
         check_workspace(out)
     if runs_in(workspace.expanduser()):
-        raise BundleError("a simulator still runs in it", key=f"-w {workspace}", remedy="stop it first, or wait")
+        raise BundleError(
+            "a simulator still runs in it", code="job-state", key=f"-w {workspace}", remedy="stop it first, or wait"
+        )
     with tempfile.TemporaryDirectory(prefix="flare-bundle-") as temporary:
         ended = read_ended_early(run, Path(temporary, "unpacked"))
         print(_where_it_goes_on(ended))
@@ -54,7 +59,7 @@ def resume_at_server(job_id: str, server_kit: Path, kit: Path | None, say: Calla
         BundleError: there is nothing to continue, not enough to go on, or FLARE does not take it.
     """
     if not (server_kit.expanduser() / "startup" / "fed_server.json").is_file():
-        raise BundleError("is no server's startup kit", key=f"--server-kit {server_kit}")
+        raise BundleError("is no server's startup kit", code="kit-unusable", key=f"--server-kit {server_kit}")
     run = find_run(server_kit, job_id)
     admin = find_admin_kit(server_kit.expanduser().absolute(), kit)
     with tempfile.TemporaryDirectory(prefix="flare-bundle-") as temporary:
@@ -84,7 +89,11 @@ def find_admin_kit(server_kit: Path, kit: Path | None) -> Kit:
     if len(found) != 1:
         names = ", ".join(folder.name for folder in found) or "none"
         raise BundleError(
-            key=f"{server_kit.parent}", expected="one admin's kit", got=names, remedy="name one: --kit DIR"
+            code="kit-unusable",
+            key=f"{server_kit.parent}",
+            expected="one admin's kit",
+            got=names,
+            remedy="name one: --kit DIR",
         )
     return read_kit(found[0])
 
@@ -95,7 +104,7 @@ def _submit(ended: EndedEarly, job: Path, admin: Kit, say: Callable[[str], None]
         info = connection.run(lambda session: session.get_system_info())
         if any(running.job_id == ended.job_id for running in info.job_info):
             remedy = f"wait, or: nvflare job abort {ended.job_id}"
-            raise BundleError("is still running", key=f"job {ended.job_id}", remedy=remedy)
+            raise BundleError("is still running", code="job-state", key=f"job {ended.job_id}", remedy=remedy)
         here = {client.name for client in info.client_info}
         if missing := [site for site in ended.sites if site not in here]:
             say(f"not connected now: {', '.join(missing)}; the job starts when they are")

@@ -123,24 +123,36 @@ def check_workspace(workspace: Path, new: bool = True) -> Path:
     if new and workspace.exists() and (not workspace.is_dir() or any(workspace.iterdir())):
         held = "holds an earlier run" if (workspace / "server").is_dir() else "exists and is not empty"
         raise BundleError(
-            f"{held}, and FLARE would delete it", key=str(workspace), remedy="choose another -w, or remove it first"
+            f"{held}, and FLARE would delete it",
+            code="workspace-unusable",
+            key=str(workspace),
+            remedy="choose another -w, or remove it first",
         )
     if any(character.isspace() for character in str(workspace)):
-        raise BundleError("FLARE's simulator cannot have blanks in its path", key=f"-w {workspace}")
+        raise BundleError(
+            "FLARE's simulator cannot have blanks in its path", code="workspace-unusable", key=f"-w {workspace}"
+        )
     return workspace
 
 
 def check_sites(job: Job, sites: int, threads: int) -> None:
     if sites < 1:
-        raise BundleError(key=f"-n {sites}", expected="1 or more sites", got=sites)
+        raise BundleError(code="too-few-sites", key=f"-n {sites}", expected="1 or more sites", got=sites)
     if not 1 <= threads <= sites:
-        raise BundleError(key=f"-t {threads}", expected=f"1 to {sites}, as there are {sites} sites", got=threads)
+        raise BundleError(
+            code="too-few-sites", key=f"-t {threads}", expected=f"1 to {sites}, as there are {sites} sites", got=threads
+        )
     if sites < job.min_clients:
         raise BundleError(
-            key=f"-n {sites}", expected=f"at least {job.min_clients} sites (min_clients in meta.json)", got=sites
+            code="too-few-sites",
+            key=f"-n {sites}",
+            expected=f"at least {job.min_clients} sites (min_clients in meta.json)",
+            got=sites,
         )
     for workflow in job.workflows:
         needed = workflow.get("args", {}).get("min_clients", 0)
         if isinstance(needed, int) and needed > sites:
             key = f"{workflow.get('id')}.min_clients"
-            raise BundleError(key=f"-n {sites}", expected=f"at least {needed} sites ({key})", got=sites)
+            raise BundleError(
+                code="too-few-sites", key=f"-n {sites}", expected=f"at least {needed} sites ({key})", got=sites
+            )

@@ -83,14 +83,25 @@ def _client_config(run: Run, folder: Path) -> dict[str, Any]:
         if place.is_file():
             return read_json(place)
     remedy = "give the whole workspace, or the job as it was downloaded"
-    raise BundleError(f"job {run.job_id} has no {CONFIG} here", key=str(run.archive or run.folder), remedy=remedy)
+    raise BundleError(
+        f"job {run.job_id} has no {CONFIG} here",
+        code="not-exportable",
+        key=str(run.archive or run.folder),
+        remedy=remedy,
+    )
 
 
 def _model_arguments(run: Run, config: Mapping[str, Any]) -> dict[str, Any]:
     entry = _component(config, "model")
     if entry.get("path") != MODEL:
         remedy = "only a job such as sparse-bert leaves a model that transformers reads"
-        raise BundleError(key=f"job {run.job_id} model", expected=MODEL, got=entry.get("path", "none"), remedy=remedy)
+        raise BundleError(
+            code="not-exportable",
+            key=f"job {run.job_id} model",
+            expected=MODEL,
+            got=entry.get("path", "none"),
+            remedy=remedy,
+        )
     return dict(entry.get("args") or {})
 
 
@@ -104,7 +115,7 @@ def _weights(run: Run, folder: Path, name: str) -> Weights:
     if not (folder / name).is_file():
         remedy = "without --best the last one is taken" if name == BEST_MODEL else "it is there when a round is done"
         where = str(run.archive or run.folder)
-        raise BundleError(f"job {run.job_id} has left no {name}", key=where, remedy=remedy)
+        raise BundleError(f"job {run.job_id} has left no {name}", code="not-exportable", key=where, remedy=remedy)
     return load_weights(folder / name)
 
 
@@ -120,7 +131,7 @@ def _untrained(arguments: dict[str, Any], weights: Weights, encoder: str) -> Ber
     try:
         bound = inspect.signature(BertClassifier).bind(**arguments)
     except TypeError as error:
-        raise BundleError(str(error), key="the arguments of the job's model") from error
+        raise BundleError(str(error), code="not-exportable", key="the arguments of the job's model") from error
     bound.apply_defaults()
     settings = bound.arguments
     logging.disable(logging.WARNING)  # that the embedded encoder begins untrained
@@ -132,12 +143,14 @@ def _untrained(arguments: dict[str, Any], weights: Weights, encoder: str) -> Ber
         find_pretrained(settings["model_name_or_path"], "error")
         model = BertClassifier(**settings | {"on_missing": "error"})
     except BundleError as error:
-        raise BundleError(f"{error} (--encoder)") from error
+        raise BundleError(f"{error} (--encoder)", code=error.code) from error
     finally:
         logging.disable(logging.NOTSET)
     if fits and _shapes(model.state_dict()) != _shapes(weights):
         got = f"the weights of the small {EMBEDDED} encoder"
-        raise BundleError(key="--encoder", expected=f"weights of {encoder}", got=got, remedy="leave it out")
+        raise BundleError(
+            code="not-exportable", key="--encoder", expected=f"weights of {encoder}", got=got, remedy="leave it out"
+        )
     return model
 
 

@@ -41,9 +41,9 @@ def parse(settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
-            raise BundleError(key=f"--set {setting}", expected="key=value", got=repr(setting))
+            raise BundleError(code="setting-syntax", key=f"--set {setting}", expected="key=value", got=repr(setting))
         if key.strip() in values:
-            raise BundleError("is set twice", key=f"--set {key.strip()}")
+            raise BundleError("is set twice", code="setting-syntax", key=f"--set {key.strip()}")
         try:
             values[key.strip()] = json.loads(text, parse_constant=str, parse_float=_finite)
         except ValueError:
@@ -87,7 +87,9 @@ def _replace(configs: Configs, key: str, value: dict[str, Any]) -> bool:
     """Puts `value` in the place of every component with the id `key`; is there one?"""
     entries = [entry for side, entry in entries_with_id(configs) if key in (entry["id"], f"{side}.{entry['id']}")]
     if entries and not value.keys() <= {"path", "args"}:
-        raise BundleError(key=f"--set {key}", expected='{"path": ..., "args": {...}}', got=json.dumps(value))
+        raise BundleError(
+            code="setting-value", key=f"--set {key}", expected='{"path": ..., "args": {...}}', got=json.dumps(value)
+        )
     for entry in entries:
         new = {"id": entry["id"], **copy.deepcopy(value)}
         _inside_here(key, new)
@@ -152,6 +154,7 @@ def _find(key: str, parts: Sequence[Component], value: Any, configs: Configs) ->
     keys = _distinct_keys(matches)
     raise BundleError(
         f"{len(matches)} components of the job have it: {', '.join(keys)}",
+        code="setting-ambiguous",
         key=f"--set {key}",
         remedy="name the one you mean",
     )
@@ -174,7 +177,9 @@ def _unknown(key: str, candidates: Sequence[Match], ids: Sequence[str]) -> Bundl
     lines = "\n".join(textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="    ") for text in lists)
     question = f" (did you mean {close[0]}?)" if close else ""
     what = "component or argument" if ids else "argument"
-    return BundleError(f"the job has no such {what}{question}; it has\n{lines}", key=f"--set {key}")
+    return BundleError(
+        f"the job has no such {what}{question}; it has\n{lines}", code="setting-unknown", key=f"--set {key}"
+    )
 
 
 def _check_type(component: Component, argument: str, value: Any, key: str) -> None:
@@ -187,4 +192,6 @@ def _check_type(component: Component, argument: str, value: Any, key: str) -> No
         accepted = (type(present),)
     if not fits(value, accepted):
         names = " or ".join({"NoneType": "null"}.get(kind.__name__, kind.__name__) for kind in accepted)
-        raise BundleError(key=f"--set {key}", expected=names, got=f"{type(value).__name__} {json.dumps(value)}")
+        raise BundleError(
+            code="setting-value", key=f"--set {key}", expected=names, got=f"{type(value).__name__} {json.dumps(value)}"
+        )

@@ -98,26 +98,31 @@ def _size(asked: Asked) -> Size:
     threads = asked.sites if asked.threads is None else asked.threads
     jobs = max(1, (os.cpu_count() or 1) // max(1, threads)) if asked.jobs is None else asked.jobs
     if jobs < 1:
-        raise BundleError(key=f"-j {jobs}", expected="1 or more points at a time", got=jobs)
+        raise BundleError(code="option-value", key=f"-j {jobs}", expected="1 or more points at a time", got=jobs)
     return Size(asked.sites, threads, jobs)
 
 
 def _check_out(out: Path, facts: dict[str, Any]) -> None:
     if any(character.isspace() for character in str(out)):
-        raise BundleError("FLARE's simulator cannot have blanks in its path", key=f"-o {out}")
+        raise BundleError(
+            "FLARE's simulator cannot have blanks in its path", code="workspace-unusable", key=f"-o {out}"
+        )
     if (out / SWEEP_FILE).is_file():
         known = read_json(out / SWEEP_FILE)
         for name, value in facts.items():
             if known.get(name) != value:
                 raise BundleError(
                     f"holds a sweep with other {name}",
+                    code="workspace-unusable",
                     key=f"-o {out}",
                     expected=json.dumps(known.get(name)),
                     got=json.dumps(value),
                     remedy="choose another -o",
                 )
     elif out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise BundleError("exists, and holds no sweep", key=f"-o {out}", remedy="choose a new folder")
+        raise BundleError(
+            "exists, and holds no sweep", code="workspace-unusable", key=f"-o {out}", remedy="choose a new folder"
+        )
 
 
 def _export_all(asked: Asked, grid: Sequence[Point], size: Size, folder: Path) -> list[str]:
@@ -129,12 +134,15 @@ def _export_all(asked: Asked, grid: Sequence[Point], size: Size, folder: Path) -
             check_sites(job, size.sites, size.threads)
         except BundleError as error:
             if error.key.removeprefix("--set ") in point.settings:
-                raise BundleError(str(error).replace("--set", "--grid", 1)) from error
-            raise BundleError(f"{point.label}: {error}") from error
+                raise BundleError(str(error).replace("--set", "--grid", 1), code=error.code) from error
+            raise BundleError(f"{point.label}: {error}", code=error.code) from error
         digest = _digest(job)
         if digest in digests:
             raise BundleError(
-                f"is the same job as {digests[digest].label}", key=point.label, remedy="do two keys name one argument?"
+                f"is the same job as {digests[digest].label}",
+                code="setting-syntax",
+                key=point.label,
+                remedy="do two keys name one argument?",
             )
         digests[digest] = point
     return list(digests)
@@ -156,6 +164,7 @@ def _known(folder: Path, point: Point, digest: str) -> Result:
     if result.job_sha256 != digest:
         raise BundleError(
             "the job's files have changed since this point finished",
+            code="workspace-unusable",
             key=str(folder),
             remedy="choose another -o, or remove that folder to run the point again",
         )
@@ -170,7 +179,7 @@ def _held(out: Path, facts: dict[str, Any]) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise BundleError("another sweep is running there", key=f"-o {out}") from error
+        raise BundleError("another sweep is running there", code="workspace-unusable", key=f"-o {out}") from error
     try:
         write_atomically(out / SWEEP_FILE, json.dumps(facts, indent=2) + "\n")
         yield

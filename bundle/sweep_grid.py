@@ -78,16 +78,23 @@ def points(grid: Sequence[str], fixed: dict[str, Any]) -> list[Point]:
         BundleError: there is no grid, a key has no value or comes twice, or a value is empty or comes twice.
     """
     if not grid:
-        raise BundleError("there is nothing to sweep", key="--grid", remedy="give at least one --grid key=v1,v2")
+        raise BundleError(
+            "there is nothing to sweep",
+            code="setting-syntax",
+            key="--grid",
+            remedy="give at least one --grid key=v1,v2",
+        )
     values: dict[str, list[Any]] = {}
     for text in grid:
         key, equals, listed = (part.strip() for part in text.partition("="))
         if not equals or not key:
-            raise BundleError(key=f"--grid {text}", expected="key=v1,v2", got=repr(text))
+            raise BundleError(code="setting-syntax", key=f"--grid {text}", expected="key=v1,v2", got=repr(text))
         if key in values:
-            raise BundleError("is given twice", key=f"--grid {key}", remedy="list all its values in one --grid")
+            raise BundleError(
+                "is given twice", code="setting-syntax", key=f"--grid {key}", remedy="list all its values in one --grid"
+            )
         if key in fixed:
-            raise BundleError("is in --set and in --grid", key=key, remedy="keep one of them")
+            raise BundleError("is in --set and in --grid", code="setting-syntax", key=key, remedy="keep one of them")
         values[key] = _values(key, listed)
     return [Point(dict(zip(values, chosen, strict=True))) for chosen in itertools.product(*values.values())]
 
@@ -96,14 +103,18 @@ def _values(key: str, text: str) -> list[Any]:
     found = settings.parse([f"{key}=[{text}]"])[key]
     if not isinstance(found, list):  # plain words among them
         if "," in text and QUOTED.search(text):
-            raise BundleError("mixes plain text and JSON", key=f"--grid {key}={text}", remedy=JSON_REMEDY)
+            raise BundleError(
+                "mixes plain text and JSON", code="setting-syntax", key=f"--grid {key}={text}", remedy=JSON_REMEDY
+            )
         found = [settings.parse([f"{key}={part.strip()}"])[key] for part in text.split(",")]
     if not found or "" in found:
-        raise BundleError("has an empty value", key=f"--grid {key}={text}", remedy=JSON_REMEDY)
+        raise BundleError("has an empty value", code="setting-syntax", key=f"--grid {key}={text}", remedy=JSON_REMEDY)
     marks = [_mark(value) for value in found]
     for index, value in enumerate(found):
         if marks.index(marks[index]) < index:
-            raise BundleError(f"has the value {value_text(value)} twice", key=f"--grid {key}={text}")
+            raise BundleError(
+                f"has the value {value_text(value)} twice", code="setting-syntax", key=f"--grid {key}={text}"
+            )
     return found
 
 

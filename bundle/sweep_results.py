@@ -139,7 +139,12 @@ def choose_metric(results: Sequence[Result], asked: str) -> str:
     finished = [result for result in results if result.finished]
     names = sorted({name for result in finished for name in result.metrics})
     if asked and finished and asked not in names:
-        raise BundleError("the job has no such metric", key=f"--metric {asked}", remedy=f"it has {', '.join(names)}")
+        raise BundleError(
+            "the job has no such metric",
+            code="metric-unknown",
+            key=f"--metric {asked}",
+            remedy=f"it has {', '.join(names)}",
+        )
     return asked or next((result.key_metric for result in finished if result.key_metric), "")
 
 

@@ -46,23 +46,30 @@ class Wanted:
         """Raises BundleError if FLARE would refuse a name or the port, or two kits would have one name."""
         if not _DOMAIN.fullmatch(self.domain) or len(self.domain) > LONGEST_DOMAIN:
             expected = f"a domain such as hospital.example, at most {LONGEST_DOMAIN} long"
-            raise BundleError(key="--domain", expected=expected, got=repr(self.domain))
+            raise BundleError(code="option-value", key="--domain", expected=expected, got=repr(self.domain))
         if not self.sites:
-            raise BundleError(key="--sites", expected="the name of at least one site", got="none")
+            raise BundleError(code="option-value", key="--sites", expected="the name of at least one site", got="none")
         for site in self.sites:
             longest = LONGEST_NAME - len(f"lead-@{self.domain}")  # the lead's certificate has both
             if not _SITE.fullmatch(site) or len(site) > longest:
                 expected = f"names of letters, digits, '-' and '_', at most {longest} long"
-                raise BundleError(key="--sites", expected=expected, got=repr(site))
+                raise BundleError(code="option-value", key="--sites", expected=expected, got=repr(site))
         names = [_organisation(name) for name in (*self.sites, self.host)]
         for site in self.sites:
             if names.count(_organisation(site)) > 1 or _organisation(site) == "server":
                 problem = "the server, and two sites, cannot have one name, where '-' and '_' are the same"
-                raise BundleError(problem, key="--sites", got=site, remedy="choose another name for the site")
+                raise BundleError(
+                    problem, code="option-value", key="--sites", got=site, remedy="choose another name for the site"
+                )
         if not _HOST.fullmatch(self.host) or len(self.host) > LONGEST_NAME or self.host == "0.0.0.0":
-            raise BundleError(key="--host", expected="the name or IPv4 address of the server", got=repr(self.host))
+            raise BundleError(
+                code="option-value",
+                key="--host",
+                expected="the name or IPv4 address of the server",
+                got=repr(self.host),
+            )
         if not 1 <= self.port <= 65535:
-            raise BundleError(key="--port", expected="a number from 1 to 65535", got=self.port)
+            raise BundleError(code="option-value", key="--port", expected="a number from 1 to 65535", got=self.port)
 
 
 def _organisation(name: str) -> str:
@@ -86,7 +93,7 @@ def find_template(name_or_path: str) -> Path:
             return folder.resolve()
     names = ", ".join(sorted(path.parent.name for path in TEMPLATES.glob(f"*/{PROJECT}")))
     remedy = f"there are {names}, and a path to a folder with a {PROJECT} will do too"
-    raise BundleError("no such template", key=name_or_path, remedy=remedy)
+    raise BundleError("no such template", code="template-unusable", key=name_or_path, remedy=remedy)
 
 
 def fill_in(folder: Path, wanted: Wanted) -> str:
@@ -110,4 +117,6 @@ def fill_in(folder: Path, wanted: Wanted) -> str:
         expected = (
             "no placeholders but $host, $port, $domain and $template, and $site and $org in the part of each site"
         )
-        raise BundleError(key=str(folder / PROJECT), expected=expected, got=str(error)) from error
+        raise BundleError(
+            code="template-unusable", key=str(folder / PROJECT), expected=expected, got=str(error)
+        ) from error

@@ -53,7 +53,7 @@ class ClosingValidation(Controller):
         try:
             self.check()
         except BundleError as error:
-            self.system_panic(str(error), fl_ctx)
+            self.system_panic(error.coded(), fl_ctx)
             return
         if not isinstance(fl_ctx.get_prop(AppConstants.GLOBAL_MODEL), ModelLearnable):
             self.system_panic("closing_validation: no global model yet; put this workflow after training", fl_ctx)

@@ -23,7 +23,9 @@ def check_seconds(least: int, **seconds: object) -> None:
     """Raises BundleError, which names the argument, if one is no whole number, as FLARE needs, of at least `least`."""
     for key, value in seconds.items():
         if type(value) is not int or value < least:
-            raise BundleError(key=key, expected=f"a whole number of at least {least} seconds", got=repr(value))
+            raise BundleError(
+                code="setting-value", key=key, expected=f"a whole number of at least {least} seconds", got=repr(value)
+            )
 
 
 class Replies:

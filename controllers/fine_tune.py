@@ -70,11 +70,21 @@ class FineTune(Controller):
             BundleError: one is out of range.
         """
         if self.start_from not in START_FROM:
-            raise BundleError(key="start_from", expected=f"one of {', '.join(START_FROM)}", got=repr(self.start_from))
+            raise BundleError(
+                code="setting-value",
+                key="start_from",
+                expected=f"one of {', '.join(START_FROM)}",
+                got=repr(self.start_from),
+            )
         check_seconds(1, timeout_s=self.timeout_s)
         check_seconds(0, wait_time_after_min_received=self.wait_time_after_min_received)
         if not isinstance(self.min_responses, int) or self.min_responses < 0:
-            raise BundleError(key="min_responses", expected="an integer of at least 0", got=repr(self.min_responses))
+            raise BundleError(
+                code="setting-value",
+                key="min_responses",
+                expected="an integer of at least 0",
+                got=repr(self.min_responses),
+            )
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Finds the model to start from."""
@@ -82,13 +92,15 @@ class FineTune(Controller):
             self.check()
             sites = len(self._engine.get_clients())
             if self.min_responses > sites:
-                raise BundleError(key="min_responses", expected=f"at most {sites} sites", got=self.min_responses)
+                raise BundleError(
+                    code="setting-value", key="min_responses", expected=f"at most {sites} sites", got=self.min_responses
+                )
             self._rounds: int | None = self._rounds_trained(fl_ctx)
             self._weights = self._starting_weights(fl_ctx)
             if self.start_from == "best":
                 self._rounds = _best_round(self._run_dir(fl_ctx))
         except BundleError as error:
-            self.system_panic(str(error), fl_ctx)
+            self.system_panic(error.coded(), fl_ctx)
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Sends the model, collects the scores, writes fine_tune.json and fine_tune.csv."""
@@ -131,6 +143,7 @@ class FineTune(Controller):
         if last is None or not isinstance(fl_ctx.get_prop(AppConstants.GLOBAL_MODEL), ModelLearnable):
             raise BundleError(
                 "there is no trained model to fine-tune",
+                code="nothing-trained",
                 key=self.task_name,
                 remedy="put this workflow after ScatterAndGather in config_fed_server.json",
             )
@@ -141,11 +154,17 @@ class FineTune(Controller):
             return fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS]
         persistor = self._engine.get_component(self.persistor_id)
         if not isinstance(persistor, PTFileModelPersistor):
-            raise BundleError(key="persistor_id", expected="the id of a PTFileModelPersistor", got=self.persistor_id)
+            raise BundleError(
+                code="job-component",
+                key="persistor_id",
+                expected="the id of a PTFileModelPersistor",
+                got=self.persistor_id,
+            )
         best = persistor.get_model(DefaultCheckpointFileName.BEST_GLOBAL_MODEL, fl_ctx)
         if best is None:
             raise BundleError(
                 "there is no best model yet: none has been scored",
+                code="nothing-trained",
                 key="start_from best",
                 remedy="put closing_validation before this workflow, or start from the final model",
             )

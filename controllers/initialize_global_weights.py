@@ -87,12 +87,16 @@ class InitializeGlobalWeights(Controller):
         """
         if self.weight_method not in METHODS:
             expected = f"one of {', '.join(METHODS)}"
-            raise BundleError(key="weight_method", expected=expected, got=repr(self.weight_method))
+            raise BundleError(
+                code="setting-value", key="weight_method", expected=expected, got=repr(self.weight_method)
+            )
         if self.weight_method == "client" and len(self.names) != 1:
-            raise BundleError(key="weights_client_name", expected="the name of one site", got=self.names)
+            raise BundleError(
+                code="setting-value", key="weights_client_name", expected="the name of one site", got=self.names
+            )
         if type(self.min_responses_required) is not int or self.min_responses_required < 0:
             expected, got = "a whole number of at least 0", repr(self.min_responses_required)
-            raise BundleError(key="min_responses_required", expected=expected, got=got)
+            raise BundleError(code="setting-value", key="min_responses_required", expected=expected, got=got)
         check_seconds(1, task_timeout=self.task_timeout)
         check_seconds(0, wait_time_after_min_received=self.wait_time_after_min_received)
 
@@ -104,7 +108,7 @@ class InitializeGlobalWeights(Controller):
             self._check_persistor(fl_ctx)
             self._file = load_weights(self._file_path(fl_ctx)) if self.initial_model else None
         except BundleError as error:
-            self.system_panic(str(error), fl_ctx)
+            self.system_panic(error.coded(), fl_ctx)
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Asks, compares, chooses, and leaves the model in the context."""
@@ -127,7 +131,7 @@ class InitializeGlobalWeights(Controller):
             self._compare(replies)
             source, weights = self._choose(replies)
         except BundleError as error:
-            self.system_panic(str(error), fl_ctx)
+            self.system_panic(error.coded(), fl_ctx)
             return
         fl_ctx.set_prop(self.weights_prop_name, make_model_learnable(weights, {}), private=True, sticky=True)
         self._report(replies, source, fl_ctx)
@@ -143,6 +147,7 @@ class InitializeGlobalWeights(Controller):
         for name in self.names:
             if name not in sites:
                 raise BundleError(
+                    code="setting-value",
                     key="weights_client_name",
                     expected=f"a site of this job ({', '.join(sites)})",
                     got=name,
@@ -150,7 +155,10 @@ class InitializeGlobalWeights(Controller):
                 )
         if self.min_responses_required > len(sites):
             raise BundleError(
-                key="min_responses_required", expected=f"at most {len(sites)} sites", got=self.min_responses_required
+                code="setting-value",
+                key="min_responses_required",
+                expected=f"at most {len(sites)} sites",
+                got=self.min_responses_required,
             )
 
     def _check_persistor(self, fl_ctx: FLContext) -> None:
@@ -159,6 +167,7 @@ class InitializeGlobalWeights(Controller):
         persistor = self._engine.get_component(self.persistor_id)
         if not isinstance(persistor, LearnablePersistor):
             raise BundleError(
+                code="job-component",
                 key="persistor_id",
                 expected="the id of the persistor that ScatterAndGather uses, or an empty string if it uses none",
                 got=repr(self.persistor_id),
@@ -167,6 +176,7 @@ class InitializeGlobalWeights(Controller):
         if held is not None and not held.is_empty():
             raise BundleError(
                 "the persistor already holds a model, and training would start from it and not from the sites",
+                code="job-component",
                 key=self.persistor_id,
                 remedy="take model and source_ckpt_file_full_name out of its arguments; "
                 "to start from a file, set initial_model of this workflow",
@@ -180,6 +190,7 @@ class InitializeGlobalWeights(Controller):
         if len(replies.results) < needed:
             raise BundleError(
                 f"{len(replies.results)} of {needed} sites sent their initial weights ({replies.reasons()})",
+                code="too-few-sites",
                 key=self.task_name,
                 remedy="mend or restart these sites, or lower min_responses_required; a site that is still downloading "
                 "its data needs a longer task_timeout, or `python -m bundle data` beforehand",
@@ -207,6 +218,7 @@ class InitializeGlobalWeights(Controller):
             raise BundleError(
                 "the site whose weights were wanted did not send any: "
                 + "; ".join(f"{n}: {replies.errors.get(n, 'no reply')}" for n in self.names),
+                code="too-few-sites",
                 key="weights_client_name",
             )
         if self.weight_method == "average":
@@ -252,7 +264,9 @@ def average(replies: dict[str, DXO]) -> Weights:
     ordered = [replies[site] for site in sorted(replies)]
     shares = np.array([reply.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 0) for reply in ordered], dtype=np.float64)
     if not shares.sum() > 0:
-        raise BundleError(key="weight_method average", expected="sites with training samples", got="0 in all")
+        raise BundleError(
+            code="data-too-small", key="weight_method average", expected="sites with training samples", got="0 in all"
+        )
     shares /= shares.sum()
     result: Weights = {}
     for key, value in ordered[0].data.items():

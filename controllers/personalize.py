@@ -56,7 +56,9 @@ class Personalize(Controller):
         check_seconds(1, timeout_s=self.timeout_s)
         target = self.target_accuracy
         if target is not None and not (is_finite_number(target) and 0 < target <= 1):
-            raise BundleError(key="target_accuracy", expected="null, or a share of 1", got=repr(target))
+            raise BundleError(
+                code="setting-value", key="target_accuracy", expected="null, or a share of 1", got=repr(target)
+            )
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Counts the rounds that the model has behind it."""
@@ -69,9 +71,13 @@ class Personalize(Controller):
         try:
             self.check()
             if not isinstance(fl_ctx.get_prop(AppConstants.GLOBAL_MODEL), ModelLearnable):
-                raise BundleError("there is no global model yet; put this workflow after training", key=self.task_name)
+                raise BundleError(
+                    "there is no global model yet; put this workflow after training",
+                    code="nothing-trained",
+                    key=self.task_name,
+                )
         except BundleError as error:
-            self.system_panic(str(error), fl_ctx)
+            self.system_panic(error.coded(), fl_ctx)
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Sends the model, collects the scores, writes personalize.json and personalize.csv."""

@@ -58,19 +58,24 @@ def load(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise BundleError(
-            "no such checkpoint", key=str(path), remedy="has config_fed_server.json of the job SaveCheckpoint?"
+            "no such checkpoint",
+            code="checkpoint-missing",
+            key=str(path),
+            remedy="has config_fed_server.json of the job SaveCheckpoint?",
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's own text advises to switch the protection off
         problem = "cannot be loaded safely: it is cut short, or no checkpoint"
-        raise BundleError(problem, key=str(path), remedy="give initial_model to a new job instead") from error
+        raise BundleError(
+            problem, code="checkpoint-unusable", key=str(path), remedy="give initial_model to a new job instead"
+        ) from error
     if (
         not isinstance(content, dict)
         or content.get("format") != FORMAT
         or not set(Checkpoint._fields) <= content.keys()
     ):
-        raise BundleError("is no checkpoint of this version of the bundle", key=str(path))
+        raise BundleError("is no checkpoint of this version of the bundle", code="checkpoint-unusable", key=str(path))
     fields = {name: content[name] for name in Checkpoint._fields}
     return Checkpoint(**{**fields, "model": {name: tensor.numpy() for name, tensor in fields["model"].items()}})
 

@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""The one error type that users see: where, what was expected, what came, what to do."""
+"""The one error type that users see: code, where, what was expected, what came, what to do."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ class BundleError(Exception):
 
     Args:
         problem: what is wrong, in a few words.
+        code: what kind of problem it is, one of `bundle.error_codes.CODES`. Codes are stable, sentences are not.
         site: name of the site it happened at, if it is about one.
         round_number: training round, counted from 1, if it is about one.
         key: the argument, file or tensor concerned.
@@ -23,6 +24,7 @@ class BundleError(Exception):
         self,
         problem: str = "",
         *,
+        code: str,
         site: str = "",
         round_number: int | None = None,
         key: str = "",
@@ -38,5 +40,10 @@ class BundleError(Exception):
             clauses.append(f"got {got}")
         message = (f"{where}: " if where else "") + ", ".join(clauses)
         super().__init__(message + (f"; {remedy}" if remedy else ""))
+        self.code = code
         self.site = site
         self.key = key
+
+    def coded(self) -> str:
+        """The message with its code, for logs, terminals and reports: `... [data-missing]`."""
+        return f"{self} [{self.code}]"

@@ -25,4 +25,4 @@ def check_or_panic(component: Checked, fl_ctx: FLContext) -> None:
     try:
         component.check()
     except BundleError as error:
-        component.system_panic(str(error), fl_ctx)
+        component.system_panic(error.coded(), fl_ctx)

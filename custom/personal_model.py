@@ -31,6 +31,7 @@ def check_replaceable(folder: Path, weights: Weights, site: str) -> None:
         if there != new:
             raise BundleError(
                 f"{path} is a personal model of another architecture",
+                code="model-mismatch",
                 site=site,
                 key=key,
                 expected=there,
@@ -55,5 +56,7 @@ def load_shared(folder: Path, job_id: str, site: str) -> Weights:
     path = folder / CARD_FILE
     card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if card.get("job_id") != job_id or card.get("shared") is not True:
-        raise BundleError("has no personal model of this job to share", site=site, key="submit_model")
+        raise BundleError(
+            "has no personal model of this job to share", code="nothing-trained", site=site, key="submit_model"
+        )
     return load_weights(folder / MODEL_FILE)

@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.set_password:
             return _set_password(options.password_file)
         if options.kit is None:
-            raise BundleError("--kit is missing", remedy="give the folder of an admin's startup kit")
+            raise BundleError(
+                "--kit is missing", code="option-value", remedy="give the folder of an admin's startup kit"
+            )
         return _serve(options)
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -71,7 +73,9 @@ def _set_password(path: Path) -> int:
     if sys.stdin.isatty():
         password = getpass.getpass(f"New password ({passwords.SHORTEST} characters or more): ")
         if getpass.getpass("The same again: ") != password:
-            raise BundleError("the two are not the same", remedy="nothing was changed; start again")
+            raise BundleError(
+                "the two are not the same", code="password-unusable", remedy="nothing was changed; start again"
+            )
     else:
         password = sys.stdin.readline().rstrip("\n")
     passwords.write_password(path, password)
@@ -103,7 +107,7 @@ def _make_password(path: Path, address: Address) -> None:
         return
     if not sys.stdout.isatty():  # it would end up in a log
         remedy = "set one first: python -m dashboard --set-password"
-        raise BundleError("there is no password yet", key=str(path), remedy=remedy)
+        raise BundleError("there is no password yet", code="password-unusable", key=str(path), remedy=remedy)
     password = passwords.random_password()
     passwords.write_password(path, password)
     print(f"The password of the dashboard, shown only now: {password}")

@@ -13,7 +13,7 @@ from bundle import ROOT
 from custom.errors import BundleError
 
 TIMEOUT_S = 120.0  # the first import of torch after a start of the machine takes its time
-ERROR = re.compile(r"^error: (.*)", re.MULTILINE | re.DOTALL)
+ERROR = re.compile(r"^error: (.*?)(?: \[([a-z-]+)\])?\s*\Z", re.MULTILINE | re.DOTALL)
 
 
 def run_bundle(*arguments: str) -> str:
@@ -37,14 +37,14 @@ def run_bundle(*arguments: str) -> str:
             )
         except subprocess.TimeoutExpired as error:
             problem = f"python -m bundle {arguments[0]} took longer than {TIMEOUT_S:g} s"
-            raise BundleError(problem, remedy="is this machine busy? Try again") from error
+            raise BundleError(problem, code="command-failed", remedy="is this machine busy? Try again") from error
     if done.returncode == 0:
         return done.stdout
     said = ERROR.search(done.stderr)
     if said:
-        raise BundleError(said[1].strip())
+        raise BundleError(said[1], code=said[2] or "command-failed")
     last = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
-    raise BundleError(f"python -m bundle {arguments[0]} broke: {last}")
+    raise BundleError(f"python -m bundle {arguments[0]} broke: {last}", code="command-failed")
 
 
 def _environment() -> dict[str, str]:

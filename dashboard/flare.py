@@ -105,9 +105,9 @@ class Flare:
         """
         job = self._job(job_id)
         if job.ended:
-            raise BundleError("the job has ended already")
+            raise BundleError("the job has ended already", code="job-state")
         if job.lost:
-            raise BundleError(f"there is nothing to abort: {job.reason}")
+            raise BundleError(f"there is nothing to abort: {job.reason}", code="job-state")
         self._connection.run(lambda session: session.abort_job(job_id), keep=True)
         self._poller.hurry()
 
@@ -164,7 +164,7 @@ class Flare:
     def _ended(self, job_id: str) -> Job:
         job = self._job(job_id)
         if not job.ended:
-            raise BundleError("the job has not ended yet", remedy="its result is there when it has")
+            raise BundleError("the job has not ended yet", code="job-state", remedy="its result is there when it has")
         return job
 
     def _job(self, job_id: str) -> Job:
@@ -182,7 +182,7 @@ class Flare:
 def _check(job_id: str) -> None:
     """What is put into a command of FLARE's, or into a path, is nothing but an id."""
     if not JOB_ID.fullmatch(job_id):
-        raise BundleError(f"is no id of a job: {job_id!r:.60}")
+        raise BundleError(f"is no id of a job: {job_id!r:.60}", code="job-not-found")
 
 
 def _submit(session: Session, folder: Path, token: str | None) -> str:

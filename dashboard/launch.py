@@ -70,18 +70,27 @@ def launch(request: Request, forms: Sequence[JobForm], flare: System) -> str:
     """
     token = request.token or secrets.token_hex(16)
     if not TOKEN.fullmatch(token):
-        raise BundleError(key="token", expected="up to 128 letters, digits and . _ : -", got=f"{token!r:.80}")
+        raise BundleError(
+            code="launch-repeated", key="token", expected="up to 128 letters, digits and . _ : -", got=f"{token!r:.80}"
+        )
     return _once.do(token, request, lambda: _launch(request, forms, flare, token))
 
 
 def _launch(request: Request, forms: Sequence[JobForm], flare: System, token: str) -> str:
     form = next((form for form in forms if form.name == request.job), None)
     if form is None:
-        raise BundleError(key="job", expected=f"one of {', '.join(form.name for form in forms)}", got=request.job)
+        raise BundleError(
+            code="job-not-found",
+            key="job",
+            expected=f"one of {', '.join(form.name for form in forms)}",
+            got=request.job,
+        )
     settings = changed_settings(form, request.settings)
     job, snapshot, sites = read_job(form.name), flare.snapshot(), tuple(sorted(set(request.sites)))
     if snapshot.problem or not snapshot.taken:
-        raise BundleError(snapshot.problem or "FLARE has not answered yet; try again in a few seconds")
+        raise BundleError(
+            snapshot.problem or "FLARE has not answered yet; try again in a few seconds", code="server-unreachable"
+        )
     check_sites(sites, job, snapshot)
     model = _starting_model(request.start_from, snapshot, flare)
     launched = {
@@ -105,7 +114,7 @@ def changed_settings(form: JobForm, settings: Mapping[str, Any]) -> dict[str, An
     """
     for key in settings:
         if form.field(key) is None:
-            raise BundleError(f"is no setting of {form.name} in this form", key=key)
+            raise BundleError(f"is no setting of {form.name} in this form", code="setting-unknown", key=key)
     values = {field.key: field.checked(settings[field.key]) for field in form.fields if field.key in settings}
     return {
         field.key: values[field.key] for field in form.fields if values.get(field.key, field.default) != field.default
@@ -122,19 +131,32 @@ def check_sites(sites: Sequence[str], job: Job, snapshot: Snapshot) -> None:
     connected = [name for name, is_silent in silent.items() if not is_silent]
     for site in sites:
         if site not in silent:
-            raise BundleError(key="sites", expected=f"some of {', '.join(silent) or 'no sites'}", got=f"{site!r:.80}")
+            raise BundleError(
+                code="too-few-sites",
+                key="sites",
+                expected=f"some of {', '.join(silent) or 'no sites'}",
+                got=f"{site!r:.80}",
+            )
         if silent[site]:
             problem = f"{site} is connected no more, or does not answer"
-            raise BundleError(problem, key="sites", remedy="wait until it is back, or leave it out")
+            raise BundleError(
+                problem, code="too-few-sites", key="sites", remedy="wait until it is back, or leave it out"
+            )
     if not sites and len(connected) < job.min_clients:
         raise BundleError(
+            code="too-few-sites",
             key="sites",
             expected=f"at least {job.min_clients} connected sites for {job.name}",
             got=len(connected),
             remedy="wait for the others, or choose the sites by name: then the job is content with these",
         )
     if sites and list(job.meta["deploy_map"].values()) != [[ALL_SITES]]:
-        raise BundleError("the job says itself where it runs (deploy_map)", key="sites", remedy="choose all sites")
+        raise BundleError(
+            "the job says itself where it runs (deploy_map)",
+            code="too-few-sites",
+            key="sites",
+            remedy="choose all sites",
+        )
 
 
 def _site_counts(job: Job, sites: int) -> dict[str, int]:
@@ -154,16 +176,18 @@ def _starting_model(start_from: str, snapshot: Snapshot, flare: System) -> Path 
     if not _is_job(start_from):
         file = Path(start_from).resolve()
         if not file.is_relative_to(flare.cache.resolve()) or not file.is_file():
-            raise BundleError("there is no such uploaded file", key="start_from", remedy="upload it again")
+            raise BundleError(
+                "there is no such uploaded file", code="model-file-missing", key="start_from", remedy="upload it again"
+            )
         return file
     job = snapshot.job(start_from)
     if job is None or not job.ended:
         problem = f"there is no job {start_from} any more" if job is None else f"{job.name} has not ended yet"
-        raise BundleError(problem, key="start_from", remedy="choose another one")
+        raise BundleError(problem, code="model-file-missing", key="start_from", remedy="choose another one")
     try:
         return flare.model_file(start_from)
     except BundleError as error:
-        raise BundleError(str(error), key="start_from") from error
+        raise BundleError(str(error), code=error.code, key="start_from") from error
 
 
 def _export(form: JobForm, folder: Path, settings: Mapping[str, Any], model: Path | None) -> None:
@@ -176,17 +200,17 @@ def _export(form: JobForm, folder: Path, settings: Mapping[str, Any], model: Pat
         run_bundle("export", form.name, str(folder), *options)
     except BundleError as error:
         message = str(error) if model is None else str(error).replace(str(model), model.name)
-        raise _at_field(message, form) from error
+        raise _at_field(message, error.code, form) from error
 
 
-def _at_field(message: str, form: JobForm) -> BundleError:
+def _at_field(message: str, code: str, form: JobForm) -> BundleError:
     """The error of `bundle export`, which begins with the setting that it is about, at the field of the form."""
     where, _, rest = message.partition(": ")
     argument = where.removeprefix("--set ").partition("=")[0].rpartition(".")[2].rpartition(" ")[2]
     if argument == INITIAL_MODEL:
-        return BundleError(rest, key="start_from")
+        return BundleError(rest, code=code, key="start_from")
     keys = [field.key for field in form.fields if field.key.rpartition(".")[2] == argument]
-    return BundleError(rest, key=keys[0]) if len(keys) == 1 else BundleError(message)
+    return BundleError(rest, code=code, key=keys[0]) if len(keys) == 1 else BundleError(message, code=code)
 
 
 def _write_meta(path: Path, sites: Sequence[str], launched: Mapping[str, Any]) -> None:

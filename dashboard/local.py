@@ -63,7 +63,7 @@ def _number_of_sites(text: str) -> int:
 
 def _run(poc: Poc, port: int) -> int:
     if in_use(port):
-        raise BundleError(f"port {port} is in use", key="--port", remedy="choose another one")
+        raise BundleError(f"port {port} is in use", code="port-unusable", key="--port", remedy="choose another one")
     print(f"Starting FLARE with {poc.sites} sites in {poc.folder} (about 15 s)", flush=True)
     poc.prepare()
     dashboard = None

@@ -47,7 +47,9 @@ class Once:
             self._do(token, asked, work)
         elif first.what != what:
             problem = "this form has launched another job meanwhile"
-            raise BundleError(problem, key="token", remedy="load the page again to launch one more")
+            raise BundleError(
+                problem, code="launch-repeated", key="token", remedy="load the page again to launch one more"
+            )
         return asked.answer.result()
 
     def _do(self, token: str, asked: _Asked, work: Callable[[], str]) -> None:

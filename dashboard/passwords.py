@@ -30,7 +30,9 @@ def hash_password(password: str) -> str:
         BundleError: it is too short or too long.
     """
     if not SHORTEST <= len(password) <= LONGEST:
-        raise BundleError("the password", expected=f"{SHORTEST} to {LONGEST} characters", got=len(password))
+        raise BundleError(
+            "the password", code="password-unusable", expected=f"{SHORTEST} to {LONGEST} characters", got=len(password)
+        )
     salt = secrets.token_bytes(SALT_BYTES)
     key = _derive(password, salt, COST, BLOCK, PARALLEL)
     return "$".join(("scrypt", str(COST), str(BLOCK), str(PARALLEL), _encode(salt), _encode(key)))
@@ -76,16 +78,25 @@ def read_password(path: Path) -> str:
     try:
         found = path.stat()
         if found.st_uid != os.getuid():
-            raise BundleError("belongs to another user", key=str(path), remedy=remedy)
+            raise BundleError("belongs to another user", code="password-unusable", key=str(path), remedy=remedy)
         if found.st_mode & OPEN_TO_OTHERS:
             mode = oct(stat.S_IMODE(found.st_mode))
-            raise BundleError("other users", key=str(path), expected="mode 0o600", got=mode, remedy=f"chmod 600 {path}")
+            raise BundleError(
+                "other users",
+                code="password-unusable",
+                key=str(path),
+                expected="mode 0o600",
+                got=mode,
+                remedy=f"chmod 600 {path}",
+            )
         hashed = path.read_text(encoding="ascii").strip()
         _parse(hashed)
     except FileNotFoundError:
-        raise BundleError("there is no password file", key=str(path), remedy=remedy) from None
+        raise BundleError("there is no password file", code="password-unusable", key=str(path), remedy=remedy) from None
     except (OSError, ValueError) as error:
-        raise BundleError(f"is no password file ({error})", key=str(path), remedy=remedy) from None
+        raise BundleError(
+            f"is no password file ({error})", code="password-unusable", key=str(path), remedy=remedy
+        ) from None
     return hashed
 
 

@@ -54,7 +54,7 @@ class Poc:
         for port in PORTS:
             if in_use(port):
                 remedy = f"see who has it (ss -ltnp 'sport = :{port}'), and stop that; is another POC running?"
-                raise BundleError(f"port {port} is in use, and FLARE needs it", remedy=remedy)
+                raise BundleError(f"port {port} is in use, and FLARE needs it", code="port-unusable", remedy=remedy)
         (self.folder / "home").mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)  # it holds every key of the system
         (self.folder / "empty").mkdir(exist_ok=True)  # `custom` must not be importable where FLARE starts
@@ -68,6 +68,7 @@ class Poc:
         elif there != self.sites:
             raise BundleError(
                 f"there is a system with {there} sites in {self.folder}",
+                code="option-value",
                 remedy=f"give --sites {there}, or another folder with --workspace; the old one keeps what was trained",
             )
 
@@ -127,9 +128,9 @@ class Poc:
                 )
             except subprocess.TimeoutExpired as error:
                 problem = f"nvflare {' '.join(arguments)} did not end within {limit_s:.0f} s"
-                raise BundleError(problem, remedy=f"see {self.log}") from error
+                raise BundleError(problem, code="command-failed", remedy=f"see {self.log}") from error
         if done.returncode:
-            raise BundleError(f"nvflare {' '.join(arguments)} failed", remedy=f"see {self.log}")
+            raise BundleError(f"nvflare {' '.join(arguments)} failed", code="command-failed", remedy=f"see {self.log}")
 
     def _environment(self) -> dict[str, str]:
         """With a HOME of its own, whose ~/.nvflare FLARE may write to, and without this repository on the path."""

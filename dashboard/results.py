@@ -96,7 +96,9 @@ class Results:
             if (workspace / MODELS[kind]).is_file():
                 return workspace / MODELS[kind]
         raise BundleError(
-            f"the job left no {BEST if best else 'global model'}", remedy="it may have ended before its first round"
+            f"the job left no {BEST if best else 'global model'}",
+            code="nothing-trained",
+            remedy="it may have ended before its first round",
         )
 
     def forget(self, job_id: str) -> None:
@@ -129,10 +131,14 @@ class Results:
         try:
             place = self._connection.run(lambda session: session.download_job_result(job_id, str(part)), keep=True)
             if not place or not Path(place).is_dir():
-                raise BundleError("FLARE sent no result", remedy="try again; the server's log may say why")
+                raise BundleError(
+                    "FLARE sent no result", code="flare-refuses", remedy="try again; the server's log may say why"
+                )
             os.replace(place, folder)
         except OSError as error:
-            raise BundleError(f"the result cannot be stored: {error.strerror}", key=str(self._folder)) from error
+            raise BundleError(
+                f"the result cannot be stored: {error.strerror}", code="not-writable", key=str(self._folder)
+            ) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
 

@@ -82,10 +82,11 @@ class Address:
                 or a port that is taken.
         """
         if (self.certificate is None) != (self.key is None):
-            raise BundleError("--tls-cert and --tls-key", remedy="give both or none")
+            raise BundleError("--tls-cert and --tls-key", code="option-value", remedy="give both or none")
         if not self.local and not self.certificate:
             raise BundleError(
                 "other machines could reach the dashboard, and passwords would travel in the clear",
+                code="option-value",
                 key=f"--host {self.host}",
                 remedy="give --tls-cert and --tls-key, or leave --host out and use an SSH tunnel",
             )
@@ -102,6 +103,7 @@ class Address:
         except OSError as error:
             raise BundleError(
                 f"cannot listen there ({error.strerror})",
+                code="port-unusable",
                 key=f"--host {self.host} --port {self.port}",
                 remedy="choose another --port, or end the program that uses it",
             ) from None
@@ -111,14 +113,25 @@ def _check_certificate(certificate: Path, key: Path) -> None:
     found = _read(certificate)
     now = datetime.datetime.now(datetime.UTC)
     if now > found.not_valid_after_utc:
-        raise BundleError(f"expired on {found.not_valid_after_utc:%Y-%m-%d}", key=str(certificate), remedy="renew it")
+        raise BundleError(
+            f"expired on {found.not_valid_after_utc:%Y-%m-%d}",
+            code="certificate-not-valid",
+            key=str(certificate),
+            remedy="renew it",
+        )
     if now < found.not_valid_before_utc:
-        raise BundleError(f"is not valid before {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC", key=str(certificate))
+        raise BundleError(
+            f"is not valid before {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC",
+            code="certificate-not-valid",
+            key=str(certificate),
+        )
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
         problem = f"is not the key of {certificate} ({error.strerror or error})"
-        raise BundleError(problem, key=str(key), remedy="give a PEM file without a passphrase") from None
+        raise BundleError(
+            problem, code="certificate-not-valid", key=str(key), remedy="give a PEM file without a passphrase"
+        ) from None
 
 
 def _certificate_names(certificate: Path) -> list[str]:
@@ -134,6 +147,10 @@ def _read(certificate: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(certificate.read_bytes())
     except OSError as error:
-        raise BundleError(f"cannot be read ({error.strerror})", key=str(certificate)) from None
+        raise BundleError(
+            f"cannot be read ({error.strerror})", code="certificate-not-valid", key=str(certificate)
+        ) from None
     except ValueError:
-        raise BundleError("is no certificate in PEM format", key=str(certificate)) from None
+        raise BundleError(
+            "is no certificate in PEM format", code="certificate-not-valid", key=str(certificate)
+        ) from None

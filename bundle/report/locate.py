@@ -52,7 +52,7 @@ def opened(archive: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(archive) as content:
             yield content
     except (zipfile.BadZipFile, zlib.error) as error:
-        raise BundleError(f"the job's archive is damaged ({error})", key=str(archive)) from error
+        raise BundleError(f"the job's archive is damaged ({error})", code="result-damaged", key=str(archive)) from error
 
 
 def find_run(path: Path, job_id: str = "") -> Run:
@@ -64,19 +64,25 @@ def find_run(path: Path, job_id: str = "") -> Run:
     path = path.expanduser()
     if not path.is_dir():
         raise BundleError(
-            "no such folder", key=str(path), remedy="give a simulator workspace, a kit or a downloaded job"
+            "no such folder",
+            code="run-not-found",
+            key=str(path),
+            remedy="give a simulator workspace, a kit or a downloaded job",
         )
     runs = sorted({run.job_id: run for run in _runs(path.resolve())}.values(), key=Run.modified)
     if job_id:
         matches = [run for run in runs if run.job_id == job_id]
         if not matches:
             ids = ", ".join(run.job_id for run in runs) or "none"
-            raise BundleError("no such job", key=f"--job {job_id}", remedy=f"the jobs under {path} are: {ids}")
+            raise BundleError(
+                "no such job", code="run-not-found", key=f"--job {job_id}", remedy=f"the jobs under {path} are: {ids}"
+            )
         return matches[-1]
     if not runs:
         _check_server_started(path)
         raise BundleError(
             "there is no job here",
+            code="run-not-found",
             key=str(path),
             remedy="looked for server/simulate_job (simulator), <server kit>/<job id> and the job store (POC or "
             "production), workspace/ (nvflare job download), and progress.jsonl",
@@ -146,6 +152,7 @@ def _check_server_started(path: Path) -> None:
         if busy:
             raise BundleError(
                 f"the server could not start: port {busy['port']} is in use by another program",
+                code="port-unusable",
                 key=str(log),
                 remedy=f"find it (ss -ltnp 'sport = :{busy['port']}'), stop it, then stop and start the system again",
             )

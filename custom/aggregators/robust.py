@@ -58,15 +58,25 @@ class RobustAggregator(WeightedAggregator):
         super().check()
         if self.rule is None and self.max_norm is None:
             remedy = "for the mean of all, name custom.aggregators.weighted.WeightedAggregator"
-            raise BundleError(key="RobustAggregator", expected="a rule or max_norm", got="neither", remedy=remedy)
+            raise BundleError(
+                code="setting-value",
+                key="RobustAggregator",
+                expected="a rule or max_norm",
+                got="neither",
+                remedy=remedy,
+            )
         if self.max_norm is not None and not (is_finite_number(self.max_norm) and self.max_norm > 0):
             got = shown(self.max_norm)
-            raise BundleError(key="RobustAggregator max_norm", expected="a number above 0", got=got)
+            raise BundleError(
+                code="setting-value", key="RobustAggregator max_norm", expected="a number above 0", got=got
+            )
         unbuilt = isinstance(self.rule, dict) and "path" in self.rule  # `bundle export` looks before FLARE
         if self.rule is not None and not unbuilt:
             if not callable(self.rule) or not hasattr(self.rule, "check"):
                 expected = '{"path": ..., "args": {...}} of a rule'
-                raise BundleError(key="RobustAggregator rule", expected=expected, got=shown(self.rule))
+                raise BundleError(
+                    code="setting-value", key="RobustAggregator rule", expected=expected, got=shown(self.rule)
+                )
             self.rule.check()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -77,7 +87,7 @@ class RobustAggregator(WeightedAggregator):
                 self.check()
                 _check_number(self.rule, [client.name for client in fl_ctx.get_engine().get_clients()])
             except TooFewUpdates as error:
-                self.system_panic(str(error), fl_ctx)
+                self.system_panic(error.coded(), fl_ctx)
             except BundleError:
                 pass  # a wrong setting has ended the job already
 
@@ -138,4 +148,6 @@ def _check_number(rule: Rule, sites: list[str], round_number: int | None = None)
     if len(sites) < rule.min_updates:
         key, expected = f"{type(rule).__name__} updates a round", f"at least {rule.min_updates}"
         got = f"{len(sites)} ({', '.join(sites)})"
-        raise TooFewUpdates(round_number=round_number, key=key, expected=expected, got=got, remedy=REMEDY)
+        raise TooFewUpdates(
+            code="too-few-updates", round_number=round_number, key=key, expected=expected, got=got, remedy=REMEDY
+        )

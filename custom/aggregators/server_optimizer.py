@@ -145,7 +145,12 @@ class ServerAdam(_ServerOptimizer):
         """Raises BundleError if a setting is out of range."""
         check_rates(server_lr=self.server_lr, epsilon=self.epsilon)
         if self.epsilon == 0:
-            raise BundleError(key="epsilon", expected="a number above 0: where nothing changes, 0 / 0 is none", got=0)
+            raise BundleError(
+                code="setting-value",
+                key="epsilon",
+                expected="a number above 0: where nothing changes, 0 / 0 is none",
+                got=0,
+            )
         _check_decays(beta1=self.beta1, beta2=self.beta2)
 
     def build(self, weights: list[torch.Tensor]) -> torch.optim.Optimizer:
@@ -157,10 +162,12 @@ def _check_decays(**decays: float) -> None:
     check_rates(**decays)
     for key, value in decays.items():
         if value >= 1:
-            raise BundleError(key=key, expected="a number from 0 to below 1", got=value)
+            raise BundleError(code="setting-value", key=key, expected="a number from 0 to below 1", got=value)
 
 
 def _diff(dxo: DXO) -> Tensors:
     if dxo.data_kind != DataKind.WEIGHT_DIFF:
-        raise BundleError(key="aggregate", expected=DataKind.WEIGHT_DIFF.value, got=DataKind(dxo.data_kind).value)
+        raise BundleError(
+            code="update-kind", key="aggregate", expected=DataKind.WEIGHT_DIFF.value, got=DataKind(dxo.data_kind).value
+        )
     return dxo.data or {}

@@ -70,7 +70,12 @@ class SparseAggregator(WeightedAggregator):
         """Raises BundleError if a setting is out of range."""
         super().check()
         if self.absent not in ABSENT:
-            raise BundleError(key="SparseAggregator absent", expected=" or ".join(ABSENT), got=shown(self.absent))
+            raise BundleError(
+                code="setting-value",
+                key="SparseAggregator absent",
+                expected=" or ".join(ABSENT),
+                got=shown(self.absent),
+            )
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Tells each site what was taken of it; for the rest, see WeightedAggregator."""

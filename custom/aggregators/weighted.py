@@ -108,7 +108,7 @@ class WeightedAggregator(Aggregator):
         value = self.min_contributions
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             key, expected = f"{type(self).__name__} min_contributions", "a whole number of at least 1"
-            raise BundleError(key=key, expected=expected, got=repr(value))
+            raise BundleError(code="setting-value", key=key, expected=expected, got=repr(value))
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Ends a job whose settings are wrong as soon as it starts; keeps the sites' facts at the server.

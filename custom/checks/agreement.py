@@ -26,7 +26,9 @@ def check_finite(name: str, weights: Mapping[str, np.ndarray]) -> None:
     for key in sorted(weights):
         bad = int(np.size(weights[key]) - np.count_nonzero(np.isfinite(weights[key])))
         if bad:
-            raise BundleError(site=name, key=key, expected="finite values", got=f"{bad} NaN or infinite")
+            raise BundleError(
+                code="weights-not-finite", site=name, key=key, expected="finite values", got=f"{bad} NaN or infinite"
+            )
 
 
 def check_weights(name: str, weights: Any, info: Any) -> None:
@@ -36,12 +38,20 @@ def check_weights(name: str, weights: Any, info: Any) -> None:
         BundleError: they are something else.
     """
     if not isinstance(info, dict):
-        raise BundleError(site=name, key="facts about its data", expected="a dictionary", got=shown(info))
+        raise BundleError(
+            code="reply-malformed", site=name, key="facts about its data", expected="a dictionary", got=shown(info)
+        )
     for key, value in weights.items():
         numeric = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub"
         if not (isinstance(key, str) and numeric):
             got = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-            raise BundleError(site=name, key=f"weights {shown(key)}", expected="an array of numbers by name", got=got)
+            raise BundleError(
+                code="reply-malformed",
+                site=name,
+                key=f"weights {shown(key)}",
+                expected="an array of numbers by name",
+                got=got,
+            )
 
 
 def check_samples(name: str, samples: Any, weight: Any) -> None:
@@ -55,9 +65,17 @@ def check_samples(name: str, samples: Any, weight: Any) -> None:
         for key, count in samples.items()
     )
     if not whole:
-        raise BundleError(site=name, key="samples", expected="whole numbers from 0 by name", got=shown(samples))
+        raise BundleError(
+            code="reply-malformed",
+            site=name,
+            key="samples",
+            expected="whole numbers from 0 by name",
+            got=shown(samples),
+        )
     if not (is_finite_number(weight) and weight >= 0):
-        raise BundleError(site=name, key="weight", expected="a finite number from 0", got=shown(weight))
+        raise BundleError(
+            code="reply-malformed", site=name, key="weight", expected="a finite number from 0", got=shown(weight)
+        )
 
 
 def odd_ones(models: Mapping[str, Mapping[str, np.ndarray]]) -> set[str]:
@@ -86,7 +104,12 @@ def check_same_model(
         expected, got = _kind(reference.get(key)), _kind(weights.get(key))
         if expected != got:
             raise BundleError(
-                site=name, key=key, expected=f"{expected} as at {reference_name}", got=got, remedy=_SAME_MODEL
+                code="sites-differ-in-model",
+                site=name,
+                key=key,
+                expected=f"{expected} as at {reference_name}",
+                got=got,
+                remedy=_SAME_MODEL,
             )
 
 
@@ -99,6 +122,7 @@ def check_same_data(reference_name: str, reference: Mapping[str, Any], name: str
     for key in sorted(reference.keys() | info.keys()):
         if reference.get(key) != info.get(key):
             raise BundleError(
+                code="sites-differ-in-data",
                 site=name,
                 key=key,
                 expected=f"{reference.get(key)} as at {reference_name}",

@@ -41,11 +41,13 @@ class UpdateRejected(BundleError):
         reason: one word for programs: `no_model`, `kind`, `stale_round`, `duplicate`, `resent`, `weight`, `no_data`,
             `missing_key`, `extra_key`, `dtype`, `shape`, `not_finite`, `norm` or `metrics`.
         origin: whose update it is.
-        problem: what is wrong, in a few words; `details` are BundleError's `key`, `expected`, `got` and `remedy`.
+        problem: what is wrong, in a few words; its code is `update-REASON`.
+        details: BundleError's `key`, `expected`, `got` and `remedy`.
     """
 
     def __init__(self, reason: str, origin: Origin, problem: str = "", **details: Any) -> None:
-        super().__init__(problem, site=origin.site, round_number=origin.round_number, **details)
+        code = f"update-{reason.replace('_', '-')}"
+        super().__init__(problem, code=code, site=origin.site, round_number=origin.round_number, **details)
         self.reason = reason
 
 

@@ -169,4 +169,6 @@ def load(path: Path) -> Held:
         content = torch.load(path, map_location="cpu", weights_only=True)
         return Held(str(content["version"]), {name: tensor.numpy() for name, tensor in content["model"].items()})
     except Exception as error:  # torch's own text advises to switch the protection off
-        raise BundleError("cannot be read: it is missing or damaged", key=str(path)) from error
+        raise BundleError(
+            "cannot be read: it is missing or damaged", code="site-state-damaged", key=str(path)
+        ) from error

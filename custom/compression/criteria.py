@@ -45,7 +45,7 @@ class _Directed:
     def check(self) -> None:
         """Raises BundleError if `largest` is not true or false."""
         if not isinstance(self.largest, bool):
-            raise BundleError(key="largest", expected="true or false", got=repr(self.largest))
+            raise BundleError(code="setting-value", key="largest", expected="true or false", got=repr(self.largest))
 
     def _directed(self, scores: Array) -> Array:
         self.check()  # FLARE builds the criterion from JSON and checks nothing

@@ -102,7 +102,13 @@ def hold_back(update: dict[str, NDArray[Any]], sent: Mapping[str, Entries], roun
     for name, value in update.items():
         if not np.isfinite(value).all():
             remedy = "is the learning rate too high at this site?"
-            raise BundleError("a value is NaN or infinite", round_number=round_number, key=name, remedy=remedy)
+            raise BundleError(
+                "a value is NaN or infinite",
+                code="update-not-finite",
+                round_number=round_number,
+                key=name,
+                remedy=remedy,
+            )
     for name, (indices, values) in sent.items():
         flat = update[name].reshape(-1, copy=False)
         flat[indices] -= values.astype(flat.dtype)
@@ -121,7 +127,7 @@ def check_same(update: Tensors, residual: Tensors) -> None:
         )
         if expected != got:
             problem = "the residual is of another model"
-            raise BundleError(problem, key=name, expected=expected, got=got, remedy=SAME_MODEL)
+            raise BundleError(problem, code="update-shape", key=name, expected=expected, got=got, remedy=SAME_MODEL)
 
 
 def save(path: Path, state: State) -> None:
@@ -153,6 +159,8 @@ def load(path: Path, update: Tensors) -> State | None:
         sent = {name: Entries(*(part.numpy() for part in parts)) for name, parts in content["sent"].items()}
         state = State(int(content["round_number"]), residual, sent)
     except Exception as error:  # torch's own text advises to switch the protection off
-        raise Damaged("cannot be read: it is damaged, or not a residual", key=str(path)) from error
+        raise Damaged(
+            "cannot be read: it is damaged, or not a residual", code="site-state-damaged", key=str(path)
+        ) from error
     check_same(update, state.residual)
     return state

@@ -40,7 +40,9 @@ def check_keep_fraction(keep_fraction: Any) -> float:
         BundleError: it is not a number above 0 and at most 1.
     """
     if isinstance(keep_fraction, bool) or not is_finite_number(keep_fraction) or not 0 < keep_fraction <= 1:
-        raise BundleError(key="keep_fraction", expected="a number above 0, at most 1", got=shown(keep_fraction))
+        raise BundleError(
+            code="setting-value", key="keep_fraction", expected="a number above 0, at most 1", got=shown(keep_fraction)
+        )
     return float(keep_fraction)
 
 
@@ -60,9 +62,9 @@ def warm_up(keep_fraction: float, round_number: int, warmup_rounds: int) -> floa
     """
     target = check_keep_fraction(keep_fraction)
     if warmup_rounds < 0:
-        raise BundleError(key="warmup_rounds", expected="0 or more", got=warmup_rounds)
+        raise BundleError(code="setting-value", key="warmup_rounds", expected="0 or more", got=warmup_rounds)
     if round_number < 0:
-        raise BundleError(key="round_number", expected="0 or more", got=round_number)
+        raise BundleError(code="setting-value", key="round_number", expected="0 or more", got=round_number)
     return target if round_number >= warmup_rounds else float(target ** (round_number / warmup_rounds))
 
 
@@ -94,7 +96,7 @@ def select(
     """
     keep_fraction = check_keep_fraction(keep_fraction)
     if scope not in SCOPES:
-        raise BundleError(key="scope", expected=" or ".join(SCOPES), got=shown(scope))
+        raise BundleError(code="setting-value", key="scope", expected=" or ".join(SCOPES), got=shown(scope))
     names = (name for name in sorted(update) if np.issubdtype(update[name].dtype, np.floating))
     tensors = [_flat(name, update[name], start) for name in names]
     groups = [tensors] if scope == "model" else [[tensor] for tensor in tensors]
@@ -112,7 +114,9 @@ def index_dtype(size: int) -> type[np.int32] | type[np.int64]:
 def _flat(name: str, update: NDArray[Any], start: Tensors) -> _Flat:
     got = start[name].shape if name in start else "no such tensor"
     if got != update.shape:
-        raise BundleError("in the global model", key=name, expected=update.shape, got=got, remedy=SAME_MODEL)
+        raise BundleError(
+            "in the global model", code="update-shape", key=name, expected=update.shape, got=got, remedy=SAME_MODEL
+        )
     return _Flat(name, np.reshape(start[name], -1), np.reshape(update, -1))
 
 
@@ -134,7 +138,11 @@ def _select_group(group: Sequence[_Flat], criterion: Criterion, keep_fraction: f
             pieces.append((np.flatnonzero(above) + offset).astype(pieces[0].dtype))
         kept[tensor.name] = np.concatenate(pieces)
     if sum(indices.size for indices in kept.values()) != k:
-        raise BundleError(f"{type(criterion).__name__} gives other scores at every call", remedy="use its rng")
+        raise BundleError(
+            f"{type(criterion).__name__} gives other scores at every call",
+            code="criterion-faulty",
+            remedy="use its rng",
+        )
     return kept
 
 
@@ -146,7 +154,9 @@ def _threshold(group: Sequence[_Flat], criterion: Criterion, total: int, k: int,
         for _, scores in _scores(tensor, criterion, seed):
             if np.isnan(scores.max()):
                 remedy = "is the learning rate too high at this site?"
-                raise BundleError("the score of an entry is NaN", key=tensor.name, remedy=remedy)
+                raise BundleError(
+                    "the score of an entry is NaN", code="criterion-faulty", key=tensor.name, remedy=remedy
+                )
             ranks = _in_order((scores + np.float32(0)).view(np.int32))  # no -0.0
             if filled + ranks.size > highest.size:
                 highest[:k] = _highest(highest[:filled], k)
@@ -174,7 +184,9 @@ def _scores(tensor: _Flat, criterion: Criterion, seed: int) -> Iterator[tuple[in
         scores = np.asarray(criterion(start, update, rng), np.float32)
         if scores.shape != update.shape:
             problem = f"{type(criterion).__name__} must give one score an entry"
-            raise BundleError(problem, key=tensor.name, expected=update.shape, got=scores.shape)
+            raise BundleError(
+                problem, code="criterion-faulty", key=tensor.name, expected=update.shape, got=scores.shape
+            )
         yield offset, scores
 
 

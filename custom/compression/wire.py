@@ -72,7 +72,9 @@ def encode(update: Tensors, indices: Mapping[str, NDArray[Any]], value_type: str
         BundleError: another value type, or a value is NaN or infinite.
     """
     if value_type not in VALUE_TYPES:
-        raise BundleError(key="value_type", expected=" or ".join(VALUE_TYPES), got=shown(value_type))
+        raise BundleError(
+            code="setting-value", key="value_type", expected=" or ".join(VALUE_TYPES), got=shown(value_type)
+        )
     values, tensors = {}, {}
     for name, kept in indices.items():
         if kept.size:
@@ -89,7 +91,7 @@ def _rounded(name: str, values: NDArray[Any], value_type: str) -> NDArray[Any]:
             sent = values.astype(np.float32, copy=False)
     if not np.isfinite(sent).all():
         remedy = "is the learning rate too high at this site?"
-        raise BundleError("a value to be sent is NaN or infinite", key=name, remedy=remedy)
+        raise BundleError("a value to be sent is NaN or infinite", code="update-not-finite", key=name, remedy=remedy)
     return sent
 
 

@@ -156,6 +156,7 @@ def _is_integer(cell: str) -> bool:
 
 def _bad(path: Path, line: int | None, expected: str, got: object) -> BundleError:
     return BundleError(
+        code="data-malformed",
         key=f"{path} line {line}" if line is not None else str(path),
         expected=expected,
         got=got,

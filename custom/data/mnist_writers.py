@@ -122,6 +122,7 @@ def _read_split(
     if rows.shape[1] < 3 or not np.array_equal(rows[:, 0], labels):
         raise BundleError(
             "MNIST and QMNIST disagree about the classes of the digits",
+            code="data-damaged",
             key=str(found[split.writers]),
             expected=f"the {len(labels)} labels of {found[split.labels].name} in column 0",
             got=f"{rows.shape}" if len(rows) != len(labels) else "others",

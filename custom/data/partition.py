@@ -40,6 +40,7 @@ def dirichlet_fractions(num_sites: int, num_classes: int, alpha: float, seed: in
     """
     if not (math.isfinite(alpha) and alpha > 0):
         raise BundleError(
+            code="setting-value",
             key="alpha",
             expected="a finite number above 0",
             got=alpha,
@@ -59,7 +60,11 @@ def k_classes_fractions(num_sites: int, num_classes: int, k: int, seed: int) -> 
     """
     if not 1 <= k <= num_classes:
         raise BundleError(
-            key="classes_per_site", expected=f"1 to {num_classes}, the number of classes", got=k, remedy="choose fewer"
+            code="setting-value",
+            key="classes_per_site",
+            expected=f"1 to {num_classes}, the number of classes",
+            got=k,
+            remedy="choose fewer",
         )
     deck = np.random.default_rng(seed).permutation(num_classes)
     held = np.zeros((num_sites, num_classes))
@@ -86,7 +91,11 @@ def split_by_fractions(labels: NDArray[np.int64], fractions: Fractions, seed: in
     num_sites, num_classes = fractions.shape
     if num_sites > len(labels):
         raise BundleError(
-            key="partition", expected=f"at most {len(labels)} sites, one a sample", got=num_sites, remedy="start fewer"
+            code="data-too-small",
+            key="partition",
+            expected=f"at most {len(labels)} sites, one a sample",
+            got=num_sites,
+            remedy="start fewer",
         )
     generator = np.random.default_rng(seed)
     shares: list[list[Indices]] = [[] for _ in range(num_sites)]
@@ -139,6 +148,7 @@ def share_out(
         if all(got >= least for got, least in zip(smallest, min_samples, strict=True)):
             return shares
     raise BundleError(
+        code="data-too-small",
         key="partition",
         expected=f"at least {list(min_samples)} training and test samples at every site after {REDRAWS} draws",
         got=smallest,
@@ -166,6 +176,7 @@ def split_validation(number: int, fraction: float, seed: int, site: str, remedy:
     if not 0 < num_validation < number:
         raise BundleError(
             "training and validation both need a sample",
+            code="data-too-small",
             site=site,
             key="validation_fraction",
             expected=f"1 to {number - 1} of the site's {number} training samples",

@@ -42,6 +42,7 @@ def open_pneumonia_mnist(path: Path, side: int | None) -> Xrays:
     except DAMAGED as error:
         raise BundleError(
             "truncated or corrupt, or not PneumoniaMNIST",
+            code="data-damaged",
             key=str(path),
             got=error,
             remedy=f"download it again from {URL}",

@@ -41,7 +41,10 @@ def deal(labels: NDArray[np.int64], num_writers: int, shards_each: int, seed: in
     num_shards = num_writers * shards_each
     if len(labels) == 0 or len(labels) % num_shards:
         raise BundleError(
-            "the samples cannot be cut into equal shards", expected=f"a multiple of {num_shards}", got=len(labels)
+            "the samples cannot be cut into equal shards",
+            code="data-too-small",
+            expected=f"a multiple of {num_shards}",
+            got=len(labels),
         )
     shards = np.argsort(labels, kind="stable").reshape(num_shards, -1)
     return shards[np.random.default_rng(seed).permutation(num_shards)].reshape(num_writers, -1)

@@ -82,7 +82,12 @@ class TextData:
         self.check()
         tokenizer = load_tokenizer(self.model_name_or_path, self.on_missing)
         if self.max_length > tokenizer.model_max_length:
-            raise BundleError(key="max_length", expected=f"at most {tokenizer.model_max_length}", got=self.max_length)
+            raise BundleError(
+                code="setting-value",
+                key="max_length",
+                expected=f"at most {tokenizer.model_max_length}",
+                got=self.max_length,
+            )
         source = self._source()
         official = {"train": source.splits["train"], "test": source.splits["test"]}
         used = self._sample(len(official["train"].labels), seed)

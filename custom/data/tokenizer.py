@@ -74,5 +74,10 @@ def _read(folder: Path) -> Any:
     with reading("tokenizer", folder, "it needs tokenizer.json, or vocab.txt and tokenizer_config.json"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.pad_token_id is None:
-        raise BundleError("has no padding token", key=f"model_name_or_path {folder}", remedy="choose a BERT encoder")
+        raise BundleError(
+            "has no padding token",
+            code="encoder-unfit",
+            key=f"model_name_or_path {folder}",
+            remedy="choose a BERT encoder",
+        )
     return tokenizer

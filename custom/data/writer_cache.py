@@ -55,6 +55,7 @@ def open_converted(cache_dir: Path, name: str, files: Sequence[Path], convert: C
     except (OSError, Timeout) as error:
         raise BundleError(
             "cannot be written",
+            code="not-writable",
             key=str(folder),
             got=error,
             remedy="set cache_dir to a folder that can be written to and has room for a byte a pixel, twice",
@@ -63,7 +64,11 @@ def open_converted(cache_dir: Path, name: str, files: Sequence[Path], convert: C
         return _load(folder)
     except (OSError, ValueError, EOFError, KeyError) as error:
         raise BundleError(
-            "a damaged file in the cache", key=str(folder), got=error, remedy=f"delete {folder} to have it made again"
+            "a damaged file in the cache",
+            code="site-state-damaged",
+            key=str(folder),
+            got=error,
+            remedy=f"delete {folder} to have it made again",
         ) from error
 
 

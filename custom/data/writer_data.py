@@ -115,6 +115,7 @@ class WriterData:
         number = self.num_writers or len(writers)
         if number > len(writers):
             raise BundleError(
+                code="data-too-small",
                 key="num_writers",
                 expected=f"at most {len(writers)}, the writers of {writers.name}",
                 got=number,
@@ -133,6 +134,7 @@ class WriterData:
         if not 0 < num_held_out < number:
             raise BundleError(
                 "writers to train on and writers held out are both needed",
+                code="data-too-small",
                 site=name if self.partition == "none" else "",
                 key="num_writers",
                 expected=f"1 to {number - 1} of {number} writers held out" if number > 1 else "2 writers or more",
@@ -147,6 +149,7 @@ def _share(pools: tuple[Chosen, Chosen], place: int, sites: int) -> tuple[Chosen
     training, held_out = pools
     if len(training) < sites:
         raise BundleError(
+            code="data-too-small",
             key="partition",
             expected=f"at most {len(training)} sites, as many as writers to train on",
             got=sites,

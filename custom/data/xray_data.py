@@ -128,6 +128,7 @@ def _warn_of_one_class(site: str, split: str, labels: torch.Tensor) -> None:
 def _nothing_there(root: Path) -> BundleError:
     return BundleError(
         "there are no chest X-rays",
+        code="data-missing",
         key=str(root),
         expected=f"the folder {FOLDER} with train and test, or {pneumonia_mnist.FILE}",
         got="neither",

@@ -92,14 +92,14 @@ class FineTuner(SiteTask):
         compile_pattern(self.train_only)
         for key in ("local_only", "mixed_precision", "share_personal_models"):
             if not isinstance(getattr(self, key), bool):
-                raise BundleError(key=key, expected="true or false", got=repr(getattr(self, key)))
+                raise BundleError(code="setting-value", key=key, expected="true or false", got=repr(getattr(self, key)))
         self.optimizer.check()
         check_rates(local_lr=self.local_lr, proximal=self.proximal)
         check_counts(patience=self.patience)
         place = Path(str(self.personal_dir))
         if place.is_absolute() or ".." in place.parts:
             expected = "a folder below the site's workspace"
-            raise BundleError(key="personal_dir", expected=expected, got=repr(self.personal_dir))
+            raise BundleError(code="setting-value", key="personal_dir", expected=expected, got=repr(self.personal_dir))
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Says before any training what will make fine-tuning fail."""
@@ -119,7 +119,9 @@ class FineTuner(SiteTask):
         folder = self._folder(fl_ctx)
         if task_name == AppConstants.TASK_SUBMIT_MODEL:
             if not self.share_personal_models:
-                raise BundleError("personal models stay here: share_personal_models is off", site=site.name)
+                raise BundleError(
+                    "personal models stay here: share_personal_models is off", code="not-shared", site=site.name
+                )
             weights = personal_model.load_shared(folder, fl_ctx.get_job_id(), site.name)
             return DXO(DataKind.WEIGHTS, data=weights).to_shareable()
         received = from_shareable(shareable).data
@@ -149,7 +151,7 @@ class FineTuner(SiteTask):
             try:
                 scores["local_only"] = self._train_alone(site, abort)
             except BundleError as error:  # only the comparison is lost
-                self.log_error(fl_ctx, str(error))
+                self.log_error(fl_ctx, error.coded())
         self._log(site, scores, fl_ctx)
         meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: site.data.size("train"), "test_samples": site.data.size("test")}
         return DXO(DataKind.METRICS, data=scores, meta=meta).to_shareable()
@@ -162,7 +164,9 @@ class FineTuner(SiteTask):
         """
         job = str((fl_ctx.get_prop(FLContextKey.JOB_META) or {}).get(JobMetaKey.JOB_NAME) or "job")
         if Path(job).name != job or job in (".", ".."):
-            raise BundleError(key="the job's name", expected="a name without slashes", got=f"{job!r:.80}")
+            raise BundleError(
+                code="job-name", key="the job's name", expected="a name without slashes", got=f"{job!r:.80}"
+            )
         return Path(fl_ctx.get_engine().get_workspace().get_root_dir()) / self.personal_dir / job
 
     def _fine_tune(self, site: Site, abort: Signal) -> FineTuned:
@@ -187,7 +191,10 @@ class FineTuner(SiteTask):
         path = local_model_path(site.run_dir)
         if not path.is_file():
             raise BundleError(
-                "has not trained in this job, so local_only has no budget to repeat", site=site.name, key="local_only"
+                "has not trained in this job, so local_only has no budget to repeat",
+                code="nothing-trained",
+                site=site.name,
+                key="local_only",
             )
         settings = torch.load(path, map_location="cpu", weights_only=True)[TRAINING]
         seed = derive(site.seed, site.index, LOCAL_ONLY_STREAM)

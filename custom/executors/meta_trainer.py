@@ -99,6 +99,7 @@ def drawn_places(shareable: Shareable, data: WriterSiteData, site: Site) -> list
     if not isinstance(places, list) or not all(isinstance(place, int) and 0 <= place < count for place in places):
         raise BundleError(
             "the task does not say which writers are to train",
+            code="task-malformed",
             site=site.name,
             key=WRITERS,
             expected=f"places from 0 to {count - 1}",

@@ -40,7 +40,9 @@ class ModelProvider(SiteTask):
         if task_name == AppConstants.TASK_SUBMIT_MODEL:
             path = local_model_path(site.run_dir)
             if not path.is_file():
-                raise BundleError("has no model to submit: it has not trained in this job", site=site.name)
+                raise BundleError(
+                    "has no model to submit: it has not trained in this job", code="nothing-trained", site=site.name
+                )
             return DXO(DataKind.WEIGHTS, data=load_weights(path)).to_shareable()
         info = site.data.describe()
         check_fits(site)
@@ -74,6 +76,7 @@ def check_fits(site: Site) -> None:
         outputs = site.model.eval()(sample[0]).shape[-1]
     except RuntimeError as error:
         raise BundleError(
+            code="model-unfit",
             site=site.name,
             key="model",
             expected=f"a model for {info['dataset']}, samples of shape {info['input_shape']}",
@@ -82,6 +85,7 @@ def check_fits(site: Site) -> None:
         ) from error
     if outputs < info["num_classes"]:
         raise BundleError(
+            code="model-unfit",
             site=site.name,
             key="num_classes",
             expected=f"a model with {info['num_classes']} outputs, as many as {info['dataset']} has classes",

@@ -86,7 +86,7 @@ class SiteTask(Executor):
         except Aborted:
             return make_reply(ReturnCode.TASK_ABORTED)
         except BundleError as error:
-            reason = str(error) if error.site else f"{fl_ctx.get_identity_name()} {error}"
+            reason = error.coded() if error.site else f"{fl_ctx.get_identity_name()} {error.coded()}"
             self.log_error(fl_ctx, f"{task_name}: {reason}")
         except Exception as error:
             self.log_exception(fl_ctx, f"{task_name}: {secure_format_exception(error)}")
@@ -107,6 +107,7 @@ class SiteTask(Executor):
         if name not in roster:
             raise BundleError(
                 "is not among the sites that this job was started with",
+                code="site-not-in-roster",
                 site=name,
                 key="job_clients",
                 expected=", ".join(roster) or "a roster in the job's meta",
@@ -133,6 +134,7 @@ def needed_component(fl_ctx: FLContext, component_id: str) -> Any:
     component = fl_ctx.get_engine().get_component(component_id)
     if component is None:
         raise BundleError(
+            code="job-component",
             site=fl_ctx.get_identity_name(),
             key=component_id,
             expected="a component with this id in config_fed_client.json",

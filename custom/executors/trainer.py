@@ -92,7 +92,9 @@ class Trainer(SiteTask):
         learning_rate(1.0, self.lr_schedule, 0, 1, self.lr_warmup_rounds)
         self.optimizer.check()
         if not isinstance(self.mixed_precision, bool):
-            raise BundleError(key="mixed_precision", expected="true or false", got=repr(self.mixed_precision))
+            raise BundleError(
+                code="setting-value", key="mixed_precision", expected="true or false", got=repr(self.mixed_precision)
+            )
 
     def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
         """One round."""
@@ -103,6 +105,7 @@ class Trainer(SiteTask):
             return nothing_to_contribute()
         if round_index >= num_rounds and self.lr_schedule != "constant":
             raise BundleError(
+                code="setting-value",
                 site=site.name,
                 key="start_round",
                 expected=f"0 with lr_schedule {self.lr_schedule}, which falls over rounds 1 to {num_rounds}",

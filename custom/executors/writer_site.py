@@ -14,6 +14,7 @@ def data_by_writers(site: Site) -> WriterSiteData:
     """The site's data; raises BundleError if they do not come by writers."""
     if not isinstance(site.data, WriterSiteData):
         raise BundleError(
+            code="job-component",
             site=site.name,
             key="data",
             expected="a component whose data come by writers, such as custom.data.writer_data.WriterData",

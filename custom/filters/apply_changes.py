@@ -79,7 +79,9 @@ class ApplyChanges(Filter):
         try:
             if not (is_checked or (changes.is_numeric(held.model) and changes.is_version(held.model, held.version))):
                 remedy = "put SendChanges last at the server, and ApplyChanges first here"
-                raise BundleError("another filter changes the model on its way", key="model", remedy=remedy)
+                raise BundleError(
+                    "another filter changes the model on its way", code="job-component", key="model", remedy=remedy
+                )
             changes.save(_path(fl_ctx), held)
         except (BundleError, OSError, RuntimeError, TypeError) as error:  # the disk is full, or torch lacks the dtype
             self.log_warning(fl_ctx, f"the model is not kept, and the next task will bring all of it: {_reason(error)}")
@@ -116,7 +118,7 @@ def _whole(shareable: Shareable, fl_ctx: FLContext) -> DXO:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, BundleError) else secure_format_exception(error)
+    return error.coded() if isinstance(error, BundleError) else secure_format_exception(error)
 
 
 def _path(fl_ctx: FLContext) -> Path:

@@ -89,13 +89,19 @@ class CheckUpdate(Filter):
         for key in ("max_norm_ratio", "max_weight"):
             value = getattr(self, key)
             if not (checks.is_finite_number(value) and value > 0):
-                raise BundleError(key=f"CheckUpdate {key}", expected="a number above 0", got=repr(value))
+                raise BundleError(
+                    code="setting-value", key=f"CheckUpdate {key}", expected="a number above 0", got=repr(value)
+                )
         if not 1 <= self.min_history <= self.history:
             expected = f"a number from 1 to history ({self.history})"
-            raise BundleError(key="CheckUpdate min_history", expected=expected, got=self.min_history)
+            raise BundleError(
+                code="setting-value", key="CheckUpdate min_history", expected=expected, got=self.min_history
+            )
         tasks = self.writers_weigh_one
         if isinstance(tasks, str) or not all(isinstance(task, str) for task in tasks):
-            raise BundleError(key="CheckUpdate writers_weigh_one", expected="a list of tasks", got=repr(tasks))
+            raise BundleError(
+                code="setting-value", key="CheckUpdate writers_weigh_one", expected="a list of tasks", got=repr(tasks)
+            )
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Starts afresh with the run, if the settings are good; tells a site whose update was too large.
@@ -192,7 +198,7 @@ class CheckUpdate(Filter):
             self.counts[error.reason] = self.counts.get(error.reason, 0) + 1
         # All headers stay (cookies, peer props, JobStatsReporter's telemetry), and the data goes. They overwrite the
         # code that make_reply sets, so it is among them.
-        headers = {**shareable[ReservedHeaderKey.HEADERS], ReservedHeaderKey.ERROR: str(error)}
+        headers = {**shareable[ReservedHeaderKey.HEADERS], ReservedHeaderKey.ERROR: error.coded()}
         headers[ReservedHeaderKey.RC] = ReturnCode.TASK_RESULT_FILTER_ERROR
         return make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR, headers=headers)
 

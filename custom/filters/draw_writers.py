@@ -52,7 +52,7 @@ class DrawWriters(Filter):
                 self.check()
                 self._draw("", 0, fl_ctx)
             except BundleError as error:
-                self.system_panic(str(error), fl_ctx)
+                self.system_panic(error.coded(), fl_ctx)
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
         """A copy of the task with this site's writers in the header `writers`: all sites share one task."""
@@ -60,7 +60,12 @@ class DrawWriters(Filter):
         task = str(fl_ctx.get_prop(FLContextKey.TASK_NAME))
         round_index = shareable.get_header(AppConstants.CURRENT_ROUND)
         if not isinstance(round_index, int):
-            raise BundleError(key=f"DrawWriters task {task}", expected="a training task, with a round", got=round_index)
+            raise BundleError(
+                code="job-component",
+                key=f"DrawWriters task {task}",
+                expected="a training task, with a round",
+                got=round_index,
+            )
         drawn = self._draw(task, round_index, fl_ctx)
         result = copy.copy(shareable)
         result[ReservedHeaderKey.HEADERS] = {**shareable[ReservedHeaderKey.HEADERS], WRITERS: drawn.get(site, [])}
@@ -71,7 +76,13 @@ class DrawWriters(Filter):
         seed = fl_ctx.get_engine().get_component(self.seed_id)
         if not facts or seed is None:
             missing = "InitializeGlobalWeights before this workflow" if not facts else f"a component {self.seed_id}"
-            raise BundleError(key="DrawWriters", expected=missing, got="none", remedy="correct config_fed_server.json")
+            raise BundleError(
+                code="job-component",
+                key="DrawWriters",
+                expected=missing,
+                got="none",
+                remedy="correct config_fed_server.json",
+            )
         seed.check()
         counts = {site: int(facts[site].get(COUNT, 0)) for site in facts}
         return draw(counts, self.writers_per_round, derive(seed.seed, zlib.crc32(task.encode()), round_index))
@@ -94,6 +105,7 @@ def draw(counts: Mapping[str, int], number: int, seed: int) -> dict[str, list[in
     total = sum(counts.values())
     if number > total:
         raise BundleError(
+            code="data-too-small",
             key="writers_per_round",
             expected=f"at most the {total} training writers of the {len(counts)} sites",
             got=number,

@@ -55,9 +55,19 @@ class SendChanges(Filter):
     def check(self) -> None:
         """Raises BundleError if a setting is out of range."""
         if self.downlink not in DOWNLINKS:
-            raise BundleError(key="SendChanges downlink", expected=" or ".join(DOWNLINKS), got=shown(self.downlink))
+            raise BundleError(
+                code="setting-value",
+                key="SendChanges downlink",
+                expected=" or ".join(DOWNLINKS),
+                got=shown(self.downlink),
+            )
         if isinstance(self.history, bool) or not isinstance(self.history, int) or self.history < 1:
-            raise BundleError(key="SendChanges history", expected="a whole number from 1", got=shown(self.history))
+            raise BundleError(
+                code="setting-value",
+                key="SendChanges history",
+                expected="a whole number from 1",
+                got=shown(self.history),
+            )
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Starts afresh with the run, if the settings are good; says why a site could not use a task."""

@@ -76,17 +76,31 @@ class Sparsify(Filter):
         """Raises BundleError if a setting is out of range."""
         topk.check_keep_fraction(self.keep_fraction)
         if isinstance(self.warmup_rounds, bool) or not isinstance(self.warmup_rounds, int) or self.warmup_rounds < 0:
-            raise BundleError(key="warmup_rounds", expected="a whole number from 0", got=shown(self.warmup_rounds))
+            raise BundleError(
+                code="setting-value",
+                key="warmup_rounds",
+                expected="a whole number from 0",
+                got=shown(self.warmup_rounds),
+            )
         for key, choices in {"scope": topk.SCOPES, "value_type": wire.VALUE_TYPES}.items():
             if (value := getattr(self, key)) not in choices:
-                raise BundleError(key=key, expected=" or ".join(choices), got=shown(value))
+                raise BundleError(code="setting-value", key=key, expected=" or ".join(choices), got=shown(value))
         if not isinstance(self.exclude, list | tuple) or not all(isinstance(name, str) for name in self.exclude):
-            raise BundleError(key="exclude", expected="a list of names or patterns", got=shown(self.exclude))
+            raise BundleError(
+                code="setting-value", key="exclude", expected="a list of names or patterns", got=shown(self.exclude)
+            )
         if not isinstance(self.error_feedback, bool):
-            raise BundleError(key="error_feedback", expected="true or false", got=shown(self.error_feedback))
+            raise BundleError(
+                code="setting-value", key="error_feedback", expected="true or false", got=shown(self.error_feedback)
+            )
         unbuilt = isinstance(self.criterion, dict) and "path" in self.criterion  # `bundle export` looks before FLARE
         if not (self.criterion is None or callable(self.criterion) or unbuilt):
-            raise BundleError(key="criterion", expected='{"path": ..., "args": {...}}', got=shown(self.criterion))
+            raise BundleError(
+                code="setting-value",
+                key="criterion",
+                expected='{"path": ..., "args": {...}}',
+                got=shown(self.criterion),
+            )
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Reports wrong settings when the job starts; keeps the task, which FLARE clears before result filters run."""
@@ -108,12 +122,14 @@ class Sparsify(Filter):
             if dxo.data_kind != DataKind.WEIGHT_DIFF:
                 remedy = "bind Sparsify to a task whose result is an update"
                 got = shown(dxo.data_kind)
-                raise BundleError(key="result", expected=DataKind.WEIGHT_DIFF.value, got=got, remedy=remedy)
+                raise BundleError(
+                    code="job-component", key="result", expected=DataKind.WEIGHT_DIFF.value, got=got, remedy=remedy
+                )
             if not dxo.data:  # nothing to contribute; what is held back waits
                 return shareable
             values, positions = self._payload(dxo.data, fl_ctx)
         except BundleError as error:
-            reason = str(error) if error.site else f"{fl_ctx.get_identity_name()} {error}"
+            reason = error.coded() if error.site else f"{fl_ctx.get_identity_name()} {error.coded()}"
             self.log_error(fl_ctx, f"update not sent: {reason}")
             return make_reply(ReturnCode.EXECUTION_EXCEPTION, headers={ReservedHeaderKey.ERROR: reason})
         except Exception as error:  # of a user's own criterion, or of the disk
@@ -130,7 +146,7 @@ class Sparsify(Filter):
         whole: dict[str, NDArray[Any]] = {}
         for name, value in update.items():
             if not isinstance(value, np.ndarray | np.generic):
-                raise BundleError(key=name, expected="a NumPy array", got=type(value).__name__)
+                raise BundleError(code="update-dtype", key=name, expected="a NumPy array", got=type(value).__name__)
             if np.issubdtype(value.dtype, np.floating):  # the server keeps its own integers
                 excluded = STATISTICS.search(name) or any(fnmatchcase(name, pattern) for pattern in self.exclude)
                 (whole if excluded else ranked)[name] = np.asarray(value)
@@ -181,7 +197,9 @@ def _received(fl_ctx: FLContext) -> Shareable:
         kind = "none"
     if kind != DataKind.WEIGHTS:
         remedy = "bind Sparsify to a task that brings the global model"
-        raise BundleError(key="task", expected=DataKind.WEIGHTS.value, got=shown(kind), remedy=remedy)
+        raise BundleError(
+            code="job-component", key="task", expected=DataKind.WEIGHTS.value, got=shown(kind), remedy=remedy
+        )
     return task
 
 
@@ -189,7 +207,7 @@ def _check_patterns(patterns: Sequence[str], model: Mapping[str, Any]) -> None:
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in model):
             expected = f"tensors of this model, such as {next(iter(model), 'none')}"
-            raise BundleError(key="exclude", expected=expected, got=shown(pattern))
+            raise BundleError(code="setting-value", key="exclude", expected=expected, got=shown(pattern))
 
 
 def _round(task: Shareable) -> int:
@@ -200,7 +218,12 @@ def _taken_round(task: Shareable) -> int:
     taken = task.get_header(TAKEN_ROUND)
     if not isinstance(taken, int):
         remedy = "name custom.aggregators.sparse.SparseAggregator as the aggregator, or set error_feedback to false"
-        raise BundleError("the server does not say what it took of the last update", key=TAKEN_ROUND, remedy=remedy)
+        raise BundleError(
+            "the server does not say what it took of the last update",
+            code="job-component",
+            key=TAKEN_ROUND,
+            remedy=remedy,
+        )
     return taken
 
 

@@ -20,7 +20,12 @@ CLASS_WEIGHTS = ("none", "balanced")
 def check_class_weights(class_weights: object) -> None:
     """Raises BundleError unless it is `none` or `balanced`."""
     if class_weights not in CLASS_WEIGHTS:
-        raise BundleError(key="class_weights", expected=f"one of {', '.join(CLASS_WEIGHTS)}", got=repr(class_weights))
+        raise BundleError(
+            code="setting-value",
+            key="class_weights",
+            expected=f"one of {', '.join(CLASS_WEIGHTS)}",
+            got=repr(class_weights),
+        )
 
 
 def class_weights_of(setting: str, data: SiteData, device: torch.device) -> torch.Tensor | None:

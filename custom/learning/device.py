@@ -29,6 +29,7 @@ def choose_device(setting: str = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise BundleError(
+            code="device-missing",
             key="device",
             expected="auto, cpu, or a device that this machine has",
             got=f"{name} ({str(error).splitlines()[0]})",

@@ -58,7 +58,10 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], prefix: str) -> dict[st
     if seen == 0:
         split = {name: split for split, name in PREFIXES.items()}.get(prefix, prefix)
         raise BundleError(
-            "has no samples", key=f"{split} split", remedy="check this site's data, dataset_path and partition"
+            "has no samples",
+            code="data-too-small",
+            key=f"{split} split",
+            remedy="check this site's data, dataset_path and partition",
         )
     metrics = {"accuracy": correct / seen, "loss": loss / seen}
     if kept:

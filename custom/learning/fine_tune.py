@@ -43,6 +43,7 @@ def compile_pattern(train_only: str) -> re.Pattern[str]:
         return re.compile(train_only)
     except (re.error, TypeError) as error:
         raise BundleError(
+            code="setting-value",
             key="train_only",
             expected="a regular expression, such as fc3",
             got=f"{train_only!r} ({error})",
@@ -70,6 +71,7 @@ def only_training(model: nn.Module, train_only: str) -> Iterator[tuple[list[nn.P
     chosen = [parameter for name, parameter in named.items() if pattern.search(name)]
     if not chosen:
         raise BundleError(
+            code="setting-value",
             key="train_only",
             expected=f"a match among {', '.join(named)}",
             got=repr(train_only),

@@ -39,7 +39,9 @@ class GeometricMedian:
         """Raises BundleError if a setting is out of range."""
         check_counts(max_iterations=self.max_iterations)
         if not isinstance(self.weigh_by_samples, bool):
-            raise BundleError(key="weigh_by_samples", expected="true or false", got=repr(self.weigh_by_samples))
+            raise BundleError(
+                code="setting-value", key="weigh_by_samples", expected="true or false", got=repr(self.weigh_by_samples)
+            )
 
     def __call__(self, updates: Sequence[Tensors], weights: Sequence[float]) -> dict[str, Array]:
         """See `custom.learning.robust.Rule`."""

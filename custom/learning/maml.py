@@ -97,7 +97,7 @@ class HessianFreeMaml(_Maml):
         super().check()
         check_rates(delta=self.delta)
         if self.delta == 0:
-            raise BundleError(key="delta", expected="a number above 0", got=self.delta)
+            raise BundleError(code="setting-value", key="delta", expected="a number above 0", got=self.delta)
 
     def meta_gradient(self, copies: Copies, start: Tensors, first: int) -> Tensors:
         """v - a d."""

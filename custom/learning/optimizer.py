@@ -33,10 +33,14 @@ class LocalOptimizer:
     def check(self) -> None:
         """Raises BundleError if a setting is out of range."""
         if self.name not in OPTIMIZERS:
-            raise BundleError(key="optimizer", expected=f"one of {', '.join(OPTIMIZERS)}", got=repr(self.name))
+            raise BundleError(
+                code="setting-value", key="optimizer", expected=f"one of {', '.join(OPTIMIZERS)}", got=repr(self.name)
+            )
         check_rates(momentum=self.momentum, weight_decay=self.weight_decay)
         if self.momentum >= 1:
-            raise BundleError(key="momentum", expected="a number from 0 to below 1", got=repr(self.momentum))
+            raise BundleError(
+                code="setting-value", key="momentum", expected="a number from 0 to below 1", got=repr(self.momentum)
+            )
 
     def build(self, parameters: Iterable[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """A fresh optimiser over `parameters`, with the learning rate `lr`."""

@@ -94,7 +94,9 @@ class Personalization:
         self.algorithm.check(**names)
         check_fraction("support_fraction", self.support_fraction)
         if isinstance(self.eval_every, bool) or not isinstance(self.eval_every, int) or self.eval_every < 0:
-            raise BundleError(key="eval_every", expected="an integer of at least 0", got=repr(self.eval_every))
+            raise BundleError(
+                code="setting-value", key="eval_every", expected="an integer of at least 0", got=repr(self.eval_every)
+            )
 
     def is_due(self, round_index: int) -> bool:
         """Is the model that a round (from 0 on) starts from to be scored?"""

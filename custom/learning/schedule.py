@@ -27,7 +27,9 @@ def learning_rate(base: float, schedule: str, round_index: int, num_rounds: int,
         BundleError: the schedule is unknown.
     """
     if isinstance(warmup_rounds, bool) or not isinstance(warmup_rounds, int) or warmup_rounds < 0:
-        raise BundleError(key="lr_warmup_rounds", expected="a whole number from 0", got=repr(warmup_rounds))
+        raise BundleError(
+            code="setting-value", key="lr_warmup_rounds", expected="a whole number from 0", got=repr(warmup_rounds)
+        )
     base *= min(1.0, (round_index + 1) / (warmup_rounds + 1))
     done = min(1.0, round_index / max(1, num_rounds))
     if schedule == "constant":
@@ -36,4 +38,4 @@ def learning_rate(base: float, schedule: str, round_index: int, num_rounds: int,
         return base * 0.5 * (1.0 + math.cos(math.pi * done))
     if schedule == "step":
         return base * (0.1 if done >= 0.5 else 1.0) * (0.1 if done >= 0.75 else 1.0)
-    raise BundleError(key="lr_schedule", expected=f"one of {', '.join(SCHEDULES)}", got=schedule)
+    raise BundleError(code="setting-value", key="lr_schedule", expected=f"one of {', '.join(SCHEDULES)}", got=schedule)

@@ -30,7 +30,9 @@ class Seed:
     def check(self) -> None:
         """Raises BundleError if the seed is out of range."""
         if not self._is_good():
-            raise BundleError(key="seed", expected="an integer from 0 to below 2**63", got=repr(self.seed))
+            raise BundleError(
+                code="setting-value", key="seed", expected="an integer from 0 to below 2**63", got=repr(self.seed)
+            )
 
     def _is_good(self) -> bool:
         return type(self.seed) is int and 0 <= self.seed < MOST

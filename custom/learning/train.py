@@ -57,14 +57,14 @@ def check_counts(**counts: int) -> None:
     """Raises BundleError, which names the argument, if one is not an integer of at least 1."""
     for key, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise BundleError(key=key, expected="an integer of at least 1", got=repr(value))
+            raise BundleError(code="setting-value", key=key, expected="an integer of at least 1", got=repr(value))
 
 
 def check_rates(**rates: float) -> None:
     """Raises BundleError, which names the argument, if one is not a finite number of at least 0."""
     for key, value in rates.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise BundleError(key=key, expected="a finite number of at least 0", got=repr(value))
+            raise BundleError(code="setting-value", key=key, expected="a finite number of at least 0", got=repr(value))
 
 
 class Aborted(Exception):
@@ -124,7 +124,7 @@ def train(
         optimizer.step()
         seen += samples
     if seen == 0:
-        raise BundleError(key="train", expected="at least one batch to train on", got="none")
+        raise BundleError(code="data-too-small", key="train", expected="at least one batch to train on", got="none")
     return float(total) / seen
 
 

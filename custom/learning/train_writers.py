@@ -131,6 +131,7 @@ def check_trainable(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
             raise BundleError(
+                code="model-unfit",
                 key=f"model {name}",
                 expected="dropout with random numbers of each writer's own",
                 got=type(module).__name__,
@@ -139,11 +140,15 @@ def check_trainable(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             raise BundleError(
-                key=f"model {name}", expected="a model whose parameters are all trained", got="one that is frozen"
+                code="model-unfit",
+                key=f"model {name}",
+                expected="a model whose parameters are all trained",
+                got="one that is frozen",
             )
     persistent = model.state_dict().keys() - dict(model.named_parameters()).keys()
     if persistent:
         raise BundleError(
+            code="model-unfit",
             key=f"model {min(persistent)}",
             expected="a model without buffers, as a writer has too few samples for running statistics",
             got=f"{len(persistent)} of them",

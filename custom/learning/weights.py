@@ -37,7 +37,11 @@ def set_weights(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
         got = tuple(weights[name].shape) if name in weights else "none"
         if expected != got:
             raise BundleError(
-                key=name, expected=expected, got=got, remedy="is the model the same at every site and in the file?"
+                code="model-mismatch",
+                key=name,
+                expected=expected,
+                got=got,
+                remedy="is the model the same at every site and in the file?",
             )
     model.load_state_dict(to_tensors(weights))
 
@@ -84,19 +88,22 @@ def load_weights(path: Path) -> Weights:
     """
     remedy = "expected a file with a state_dict, such as FL_global_model.pt"
     if not path.is_file():
-        raise BundleError("no such file", key=str(path), remedy=remedy)
+        raise BundleError("no such file", code="model-file-missing", key=str(path), remedy=remedy)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's own text advises to switch the protection off
         raise BundleError(
             "cannot be loaded safely: it is cut short, or holds more than tensors and plain values",
+            code="model-file-unreadable",
             key=str(path),
             remedy=remedy,
         ) from error
     weights = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not weights or not all(torch.is_tensor(v) for v in weights.values()):
-        raise BundleError("holds no state_dict", key=str(path), remedy=remedy)
+        raise BundleError("holds no state_dict", code="model-file-unreadable", key=str(path), remedy=remedy)
     try:
         return {name: tensor.detach().numpy() for name, tensor in weights.items()}
     except TypeError as error:  # NumPy has no bfloat16
-        raise BundleError(str(error), key=str(path), remedy="save the weights as float32") from error
+        raise BundleError(
+            str(error), code="model-file-unreadable", key=str(path), remedy="save the weights as float32"
+        ) from error

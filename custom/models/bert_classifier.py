@@ -115,13 +115,19 @@ class BertClassifier(nn.Module):
         """A look-up out of range ends in an IndexError, or on CUDA in a state that only a new process leaves."""
         config = self.encoder.config
         if ids.shape[1] > (positions := getattr(config, "max_position_embeddings", ids.shape[1])):
-            raise BundleError(key="max_length", expected=f"at most {positions} for this encoder", got=ids.shape[1])
+            raise BundleError(
+                code="setting-value",
+                key="max_length",
+                expected=f"at most {positions} for this encoder",
+                got=ids.shape[1],
+            )
         if ids.is_cuda and self._has_run:
             return  # the tokenizer is still the same, and the answer would hold up the device
         self._has_run = True
         if ids.numel() and (largest := int(ids.max())) >= config.vocab_size:
             raise BundleError(
                 "the tokenizer is not that of the encoder",
+                code="encoder-unfit",
                 key="model_name_or_path",
                 expected=f"token numbers below {config.vocab_size}",
                 got=largest,
@@ -150,6 +156,7 @@ def save_pretrained(model: BertClassifier, folder: Path, weights: Mapping[str, t
         except RuntimeError as error:
             raise BundleError(
                 "the weights are not those of this model",
+                code="encoder-unfit",
                 key="model_name_or_path",
                 got=str(error).splitlines()[1].strip(),
                 remedy="give the model_name_or_path, num_classes and pooling of the job",
@@ -166,11 +173,13 @@ def save_pretrained(model: BertClassifier, folder: Path, weights: Mapping[str, t
 
 def _check(num_classes: object, pooling: object, dropout: object) -> None:
     if type(num_classes) is not int or num_classes < 2:
-        raise BundleError(key="num_classes", expected="an integer of at least 2", got=repr(num_classes))
+        raise BundleError(
+            code="setting-value", key="num_classes", expected="an integer of at least 2", got=repr(num_classes)
+        )
     if pooling not in ("mean", "pooler"):
-        raise BundleError(key="pooling", expected="one of mean, pooler", got=repr(pooling))
+        raise BundleError(code="setting-value", key="pooling", expected="one of mean, pooler", got=repr(pooling))
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise BundleError(key="dropout", expected="a number from 0 to below 1", got=repr(dropout))
+        raise BundleError(code="setting-value", key="dropout", expected="a number from 0 to below 1", got=repr(dropout))
 
 
 def _embedded(num_classes: int, pooling: str) -> tuple[Any, Named]:
@@ -206,6 +215,7 @@ def _read(folder: Path, num_classes: int, pooling: str) -> tuple[Any, Named]:
         if name.startswith(body) and not name.removeprefix(body).startswith("pooler."):
             raise BundleError(
                 "a tensor of the encoder is missing, or of another shape than config.json says",
+                code="encoder-unfit",
                 key=f"model_name_or_path {folder} {name}",
                 remedy="is it a BERT encoder, and the file whole?",
             )

@@ -52,6 +52,7 @@ class GreyResNet18(ResNet):
             raise self._failure
         if (side := min(images.shape[-2:])) < SMALLEST_SIDE:
             raise BundleError(
+                code="setting-value",
                 key="image_size",
                 expected=f"at least {SMALLEST_SIDE} pixels for GreyResNet18",
                 got=side,
@@ -77,6 +78,7 @@ def load_pretrained(model: GreyResNet18, path: Path) -> None:
     except BundleError as error:
         raise BundleError(
             "is no ResNet-18 that can be loaded",
+            code="model-file-unreadable",
             key=f"pretrained {path}",
             got=str(error),
             remedy="give a file with a state_dict of torchvision.models.resnet18",

@@ -57,6 +57,7 @@ def find_pretrained(model_name_or_path: str, on_missing: str) -> Path | None:
     if not _HUB_ID.fullmatch(model_name_or_path):
         raise BundleError(
             "no such folder",
+            code="encoder-missing",
             key="model_name_or_path",
             got=model_name_or_path,
             remedy="give a folder in the Hugging Face format, or a name such as google-bert/bert-base-cased",
@@ -67,6 +68,7 @@ def find_pretrained(model_name_or_path: str, on_missing: str) -> Path | None:
     if missing_is_error(on_missing):
         raise BundleError(
             "is no folder here, and cannot be had from the Hugging Face Hub",
+            code="encoder-missing",
             key=f"model_name_or_path {model_name_or_path}",
             got=found,
             remedy="download it where there is a network and give the folder",
@@ -78,9 +80,16 @@ def find_pretrained(model_name_or_path: str, on_missing: str) -> Path | None:
 def check_setting(model_name_or_path: object, on_missing: object) -> None:
     """Raises BundleError if one of the two is of the wrong kind."""
     if not isinstance(model_name_or_path, str) or not model_name_or_path:
-        raise BundleError(key="model_name_or_path", expected="a folder or a name on the Hub", got=model_name_or_path)
+        raise BundleError(
+            code="encoder-missing",
+            key="model_name_or_path",
+            expected="a folder or a name on the Hub",
+            got=model_name_or_path,
+        )
     if on_missing not in ("embedded", "error"):
-        raise BundleError(key="on_missing", expected="one of embedded, error", got=repr(on_missing))
+        raise BundleError(
+            code="setting-value", key="on_missing", expected="one of embedded, error", got=repr(on_missing)
+        )
 
 
 @lru_cache(maxsize=8)
@@ -95,6 +104,7 @@ def _ask_hub(name: str) -> Path | str:
         if isinstance(error, RepositoryNotFoundError):
             raise BundleError(
                 "the Hugging Face Hub has no such repository, or does not show it without a token",
+                code="encoder-missing",
                 key="model_name_or_path",
                 got=name,
                 remedy="correct the name, or set HF_TOKEN at this site",
@@ -171,6 +181,7 @@ def reading(what: str, folder: Path, remedy: str) -> Iterator[None]:
     except Exception as error:
         raise BundleError(
             f"no {what} can be read from this folder",
+            code="encoder-unfit",
             key=f"model_name_or_path {folder}",
             got=str(error).splitlines()[0] if str(error) else type(error).__name__,
             remedy=remedy,

@@ -64,7 +64,7 @@ class SaveCheckpoint(Widget):
             try:
                 self._origin = checkpoint.load(Path(fl_ctx.get_prop(FLContextKey.APP_ROOT)) / self.continue_from)
             except BundleError as error:
-                self.system_panic(str(error), fl_ctx)
+                self.system_panic(error.coded(), fl_ctx)
 
     def _give_back(self, origin: Checkpoint, fl_ctx: FLContext) -> None:
         """To the components their state, to the context and to the report what they would know."""

@@ -172,7 +172,7 @@ def test_before_training_it_says_where_it_belongs(tmp_path: Path) -> None:
     run_controller(engine, FineTune(), lambda site, task, data: None)
     assert engine.panic() == (
         "fine_tune: there is no trained model to fine-tune; "
-        "put this workflow after ScatterAndGather in config_fed_server.json"
+        "put this workflow after ScatterAndGather in config_fed_server.json [nothing-trained]"
     )
 
 

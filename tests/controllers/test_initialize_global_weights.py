@@ -302,4 +302,4 @@ def test_what_happened_is_written_down(engine: Engine) -> None:
 )
 def test_a_setting_out_of_range_ends_the_job_with_a_reason(engine: Engine, args: dict[str, Any], message: str) -> None:
     run_controller(engine, InitializeGlobalWeights(**args), lambda site, task, data: None)
-    assert engine.panic() == message
+    assert engine.panic() == f"{message} [setting-value]"

@@ -52,7 +52,7 @@ def test_all_who_wait_get_the_error_and_it_can_be_tried_again() -> None:
 
     def fail() -> str:
         work()
-        raise BundleError("no")
+        raise BundleError("no", code="setting-value")
 
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(once.do, "a", 1, fail) for _ in range(4)]

@@ -12,7 +12,7 @@ from custom.models import pretrained
 
 
 def unavailable() -> str:
-    raise Unavailable("not there")
+    raise Unavailable("not there", code="data-missing")
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_submitted_model_is_received_plus_difference(engine: Engine) -> None:
 def test_submitting_before_training_is_an_error_that_says_so(engine: Engine) -> None:
     reply = execute(engine, ModelProvider(), "submit_model", Shareable())
     assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
-    assert reply.get_header(ReservedHeaderKey.ERROR) == "site-2: has no model to submit: it has not trained in this job"
+    assert reply.get_header(ReservedHeaderKey.ERROR).endswith("[nothing-trained]")
 
 
 def test_initial_weights_come_with_facts_about_the_data(engine: Engine) -> None:

@@ -71,7 +71,7 @@ def refused(downlink: Downlink, message: Shareable) -> PayloadRejected:
     site = downlink.site()
     with site.engine.new_context() as fl_ctx, pytest.raises(PayloadRejected) as raised:
         site.filter.process(message, fl_ctx)
-    assert fl_ctx.get_all_public_props()[TASK_REFUSED] == str(raised.value)
+    assert fl_ctx.get_all_public_props()[TASK_REFUSED] == raised.value.coded()
     return raised.value
 
 
@@ -132,7 +132,7 @@ def test_the_server_sees_why_a_task_failed(downlink):
     fl_ctx.set_prop(FLContextKey.TASK_RESULT, reply, private=True, sticky=False)
     downlink.send.handle_event(EventType.BEFORE_TASK_RESULT_FILTER, fl_ctx)
     reason = reply.get_header(ReservedHeaderKey.ERROR)
-    assert reason == f"site-1 {downlink.site().file}: cannot be read: it is missing or damaged"
+    assert reason == f"site-1 {downlink.site().file}: cannot be read: it is missing or damaged [site-state-damaged]"
     assert is_whole(downlink.deliver())
 
 
