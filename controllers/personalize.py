@@ -32,6 +32,7 @@ from custom.errors import BundleError
 from custom.keys import ROUNDS_BEFORE
 
 COUNTS = ("support", "query")
+UNSEEN = "unseen"
 SCORES = ("initial_loss", "initial_accuracy", "personalized_loss", "personalized_accuracy")
 
 
@@ -128,7 +129,7 @@ class Personalize(Controller):
 
 def fault(dxo: DXO) -> str:
     """What is wrong with a reply but lists of one length, of finite scores and counts above 0, and `dropped`."""
-    columns = {name: dxo.data.get(name) for name in (*COUNTS, *SCORES)}
+    columns = {name: dxo.data.get(name) for name in (*COUNTS, UNSEEN, *SCORES)}
     dropped = dxo.data.get("dropped")
     if set(dxo.data) != {*columns, "dropped"} or not all(isinstance(column, list) for column in columns.values()):
         return f"expected dropped, and lists named {', '.join(columns)}"
@@ -142,6 +143,8 @@ def fault(dxo: DXO) -> str:
         return "an accuracy is not between 0 and 1"
     if not all(isinstance(value, int) and value > 0 for name in COUNTS for value in columns[name]):
         return "a writer without support or query samples was scored"
+    if not all(isinstance(n, int) and 0 <= n <= of for n, of in zip(columns[UNSEEN], columns["query"], strict=True)):
+        return "more query samples of unseen classes than query samples"
     return ""
 
 
@@ -154,7 +157,9 @@ def summarise(sites: dict[str, dict[str, Any]]) -> dict[str, Any]:
     Returns:
         `writers`, and how many more were `dropped`; for `initial` and `personalized` the mean, sample standard
         deviation, 10th and 90th percentile of `accuracy` and `loss`; the same for the paired `gain` of accuracy, and
-        its `standard_error`; `harmed`, the share of writers whose accuracy fell. Empty without writers.
+        its `standard_error`; `harmed`, the share of writers whose accuracy fell; `query_samples` of all writers, how
+        many of them are of classes that the writer's support samples lack (`unseen_query_samples`), and their share
+        (`unseen_query_share`). Empty without writers.
     """
     columns = {name: np.array([v for row in sites.values() for v in row[name]], dtype=np.float64) for name in SCORES}
     count = len(columns["initial_accuracy"])
@@ -166,12 +171,16 @@ def summarise(sites: dict[str, dict[str, Any]]) -> dict[str, Any]:
         for when in ("initial", "personalized")
     }
     spread = _spread(gain)
+    query, unseen = (sum(n for row in sites.values() for n in row[name]) for name in ("query", UNSEEN))
     return {
         "writers": count,
         "dropped": sum(row["dropped"] for row in sites.values()),
         **scores,
         "gain": {**spread, "standard_error": spread["std"] / math.sqrt(count)},
         "harmed": float((gain < 0).mean()),
+        "query_samples": query,
+        "unseen_query_samples": unseen,
+        "unseen_query_share": unseen / query,
     }
 
 

@@ -73,6 +73,12 @@ def notes(report: Report, writers: Writers) -> list[str]:
         )
         harmed = summary["harmed"]
         found.append(f"harmed by personalising: {100 * harmed:.0f} % ({round(harmed * count)} of {count} writers)")
+        if unseen := summary.get("unseen_query_samples"):
+            found.append(
+                f"{unseen} of {summary['query_samples']} query samples ({100 * summary['unseen_query_share']:.0f} %) are "
+                "of classes that the writer's support samples lack: personalising cannot learn these, and can only unlearn "
+                "them"
+            )
         if diverged := summary.get("dropped"):
             found.append(f"held-out writers left out because what they made of the model diverged: {diverged}")
     if writers.target is not None:

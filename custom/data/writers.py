@@ -110,6 +110,8 @@ class WriterPool:
     def support_and_query(self, place: int, support_fraction: float) -> tuple[torch.Tensor, torch.Tensor]:
         """A fixed division of the writer's samples: to personalise with, and to score on. Each has one at least.
 
+        See `divide_by_class`; the random numbers derive from the seed of the pool and the writer.
+
         Args:
             place: of a writer with two samples or more.
             support_fraction: of the samples, in (0, 1).
@@ -117,11 +119,48 @@ class WriterPool:
         Returns:
             Row numbers among the writer's samples, int64.
         """
-        count = self.num_samples(place)
-        support = min(max(1, round(support_fraction * count)), count - 1)
+        writer = int(self.chosen[place])
+        labels = self.writers.labels[self.writers.offsets[writer] : self.writers.offsets[writer + 1]]
         generator = torch.Generator().manual_seed(self.random_seed(place, SUPPORT_STREAM))
-        order = torch.randperm(count, generator=generator)
-        return order[:support], order[support:]
+        return divide_by_class(np.asarray(labels), support_fraction, generator)
+
+
+def divide_by_class(
+    labels: NDArray[np.int64], support_fraction: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Support and query rows, stratified by class: a class is scored only where it can have been learned.
+
+    Each class of two samples or more has at least one in both parts, and `support_fraction` of its samples in the
+    support part. What is left over by rounding goes where the totals need it, drawn at random among classes with equal
+    remainders (Hamilton's method): with a fraction of 0.5 and no class of one sample, the totals differ by at most one.
+    A class of one sample goes into the support part, so the query classes are a subset of the support classes. Only
+    where every class has one sample is that impossible: the rows are then divided at random.
+
+    Args:
+        labels: of shape (samples,), two or more.
+        support_fraction: of the samples, in (0, 1).
+        generator: of the random order; equal generators give equal parts.
+
+    Returns:
+        Row numbers in random order, int64.
+    """
+    count = len(labels)
+    order = torch.randperm(count, generator=generator)
+    total = min(max(1, round(support_fraction * count)), count - 1)
+    classes, inverse, sizes = np.unique(labels[order.numpy()], return_inverse=True, return_counts=True)
+    if sizes.max() == 1:
+        return order[:total], order[total:]
+    quotas = support_fraction * sizes
+    parts = np.minimum(np.clip(np.floor(quotas), 1, np.maximum(1, sizes - 1)), sizes).astype(np.int64)
+    remainders = np.where(parts < sizes - 1, quotas - parts, 0.0)
+    drawn = torch.randperm(len(classes), generator=generator).numpy()
+    ranked = drawn[np.argsort(-remainders[drawn], kind="stable")]
+    parts[ranked[: max(0, min(total - int(parts.sum()), int((remainders > 0).sum())))]] += 1
+    by_class = np.argsort(inverse, kind="stable")
+    rank = np.empty(count, np.int64)  # of each sample among those of its class, in the random order
+    rank[by_class] = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    support = torch.from_numpy(rank < parts[inverse])
+    return order[support], order[~support]
 
 
 class WriterSiteData:

@@ -2,7 +2,7 @@
 """Personalisation of a global model for writers that took no part in training (Jiang et al. 2019, section 2).
 
 https://arxiv.org/abs/1909.12488. Each held-out writer trains the model on its support samples; it is scored before and
-after on its query samples.
+after on its query samples. The two parts are stratified by class, see `custom.data.writers.divide_by_class`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Personalized:
         dropped: writers that are left out because a score was not finite: what they made of the model diverged.
         support: samples it was personalised on.
         query: samples it was scored on.
+        unseen: how many of the query samples are of classes of which it has no support sample.
         initial_loss: mean over the query samples, of the model as received, in nats.
         initial_accuracy: in [0, 1].
         personalized_loss: after training on the support samples.
@@ -42,6 +43,7 @@ class Personalized:
     dropped: int = 0
     support: list[int] = field(default_factory=list)
     query: list[int] = field(default_factory=list)
+    unseen: list[int] = field(default_factory=list)
     initial_loss: list[float] = field(default_factory=list)
     initial_accuracy: list[float] = field(default_factory=list)
     personalized_loss: list[float] = field(default_factory=list)
@@ -57,6 +59,7 @@ class Personalized:
             column.append(score)
         self.query.append(len(work.query))
         self.support.append(len(work.labels) - len(work.query))
+        self.unseen.append(_unseen(work))
 
     def means(self) -> dict[str, float]:
         """Over the writers, every one alike, and how many there are; only that if there are none."""
@@ -66,6 +69,12 @@ class Personalized:
         return {"writers": len(self.query), **{name: fmean(getattr(self, name)) for name in names}}
 
 
+def _unseen(work: Work) -> int:
+    is_query = torch.zeros(len(work.labels), dtype=torch.bool, device=work.labels.device)
+    is_query[work.query.to(is_query.device)] = True
+    return int((~torch.isin(work.labels[is_query], work.labels[~is_query])).sum())
+
+
 class Personalization:
     """The component with the id `personalization`: how a held-out writer makes the model its own.
 
@@ -73,7 +82,8 @@ class Personalization:
         personalization_epochs: passes over the support samples.
         personalization_lr: learning rate of SGD.
         batch_size: samples a batch.
-        support_fraction: of a writer's samples, in (0, 1); the others are the query samples.
+        support_fraction: of a writer's samples of each class, in (0, 1); the others are the query samples. A class of
+            one sample goes to the support samples.
         eval_every: score the global model, before and after personalising, every so many rounds; 0: at the end only.
     """
 

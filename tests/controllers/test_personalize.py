@@ -23,6 +23,7 @@ SITE_1 = {
     "dropped": 1,
     "support": [5, 6],
     "query": [5, 7],
+    "unseen": [1, 0],
     "initial_loss": [1.0, 2.0],
     "initial_accuracy": [0.6, 0.8],
     "personalized_loss": [0.5, 1.5],
@@ -65,6 +66,8 @@ def test_summary_by_hand():
     assert summary["gain"]["std"] == pytest.approx((0.16 / 3) ** 0.5)
     assert summary["gain"]["standard_error"] == pytest.approx(0.4 / 3)
     assert summary["harmed"] == pytest.approx(1 / 3)
+    assert (summary["query_samples"], summary["unseen_query_samples"]) == (17, 2)  # 5 + 7 + 5, 1 + 0 + 1
+    assert summary["unseen_query_share"] == pytest.approx(2 / 17)
 
 
 def test_files_and_event(engine):
@@ -110,6 +113,8 @@ def test_the_rounds_of_a_continued_job_count(engine):
         ({**SITE_2, "initial_loss": ["low"]}, "not a finite number"),
         ({**SITE_2, "personalized_accuracy": [1e9]}, "not between 0 and 1"),
         ({**SITE_2, "query": [0]}, "without support or query samples"),
+        ({**SITE_2, "unseen": [6]}, "unseen classes"),
+        ({**SITE_2, "unseen": [0.5]}, "unseen classes"),
         ({**SITE_2, "names": ["f0001_41"]}, "expected dropped, and lists named support, query"),
         ({"initial_loss": [1.0]}, "expected dropped, and lists named"),
         ({**SITE_2, "query": 5}, "expected dropped, and lists named"),

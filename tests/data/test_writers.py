@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from custom.data.writers import WriterPool, Writers, WriterSiteData
+from custom.data.writers import WriterPool, Writers, WriterSiteData, divide_by_class
 
 CPU = torch.device("cpu")
 SIZES = [3, 2, 5, 4]
@@ -79,6 +79,65 @@ def test_support_and_query_by_hand(fraction, writer, support):
     chosen, rest = pool(writer).support_and_query(0, fraction)
     assert (len(chosen), len(rest)) == (support, SIZES[writer] - support)
     assert sorted(chosen.tolist() + rest.tolist()) == list(range(SIZES[writer]))
+
+
+def divided(sizes: list[int], fraction: float, seed: int = 0) -> tuple[list[int], list[int]]:
+    """Of a writer with sizes[c] samples of class c, in mixed order: samples by class, in support and in query."""
+    labels = np.random.default_rng(9).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    parts = divide_by_class(labels, fraction, torch.Generator().manual_seed(seed))
+    assert sorted(torch.cat(parts).tolist()) == list(range(len(labels)))
+    support, query = (np.bincount(labels[part.numpy()], minlength=len(sizes)).tolist() for part in parts)
+    return support, query
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fraction", "support"),
+    [
+        ([4, 2, 6], 0.5, [2, 1, 3]),
+        ([5, 1, 2], 0.5, [2, 1, 1]),  # 8 samples: the odd one of class 0 makes up for class 1, so 4 and 4
+        ([1, 1, 1, 3, 2], 0.5, [1, 1, 1, 1, 1]),  # 8 samples, 5 and 3: three classes cannot be divided
+        ([10, 4, 2], 0.25, [2, 1, 1]),  # quotas 2.5, 1 and 0.5, raised to 1: the total of 4 is reached
+        ([10, 10], 0.75, [8, 7]),  # quotas 7.5 and 7.5, a total of 15: one of the two has 8
+        ([2, 3], 0.99, [1, 2]),  # one of each is left to score
+        ([2, 3], 0.01, [1, 1]),
+    ],
+    ids=["even", "a single makes up for an odd one", "many singles", "a quarter", "a tie", "one is left", "one at least"],
+)
+def test_each_class_is_divided_by_hand(sizes, fraction, support):
+    got, rest = divided(sizes, fraction)
+    if sizes == [10, 10]:
+        got.sort(reverse=True)
+        rest.sort()
+    assert got == support
+    assert rest == [size - part for size, part in zip(sizes, support, strict=True)]
+
+
+def test_odd_classes_are_rounded_at_random_and_the_halves_differ_by_at_most_one():
+    """Three classes of 3: 9 samples, of which round(4.5) = 4 support, so one class of the three has 2 there."""
+    larger = {tuple(divided([3, 3, 3], 0.5, seed)[0]) for seed in range(30)}
+    assert larger == {(2, 1, 1), (1, 2, 1), (1, 1, 2)}
+
+
+def test_query_classes_are_support_classes_whenever_a_class_has_two_samples():
+    random = np.random.default_rng(1)
+    for trial in range(200):
+        sizes = random.integers(1, 6, random.integers(1, 20)).tolist()
+        sizes[0] = max(sizes[0], 2)
+        support, query = divided(sizes, float(random.choice([0.1, 0.3, 0.5, 0.8])), trial)
+        assert all(support)
+        assert sum(query) > 0
+        assert all(part > 0 for part, size in zip(query, sizes, strict=True) if size > 1)
+
+
+def test_without_two_samples_of_any_class_the_division_is_random():
+    """Half of 6 classes of one sample each: no query class can be a support class."""
+    supports = {tuple(divided([1] * 6, 0.5, seed)[0]) for seed in range(30)}
+    assert {sum(support) for support in supports} == {3}
+    assert len(supports) > 5
+
+
+def test_equal_seeds_divide_alike():
+    assert divided([3, 1, 5], 0.5, 4) == divided([3, 1, 5], 0.5, 4)
 
 
 def test_a_writers_random_numbers_do_not_depend_on_its_site():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,7 +33,8 @@ def test_scores_the_query_samples_before_and_after_sgd_on_the_support_samples():
     images, labels = pool.load(0, CPU)
     support, query = pool.support_and_query(0, 0.25)
     result = personalization.run(model, pool, CPU, stacked=False)
-    assert (result.support, result.query) == ([8], [23])
+    assert (result.support, result.query) == ([len(support)], [len(query)])
+    assert result.unseen == [sum(label not in labels[support].tolist() for label in labels[query].tolist())] == [0]
 
     def scores():
         with torch.no_grad():
@@ -50,9 +52,16 @@ def test_scores_the_query_samples_before_and_after_sgd_on_the_support_samples():
     assert result.personalized_loss[0] != result.initial_loss[0]
 
 
+def test_query_samples_of_classes_without_a_support_sample_are_counted():
+    """Four classes of one sample each are divided 2 and 2, and none of the 2 to score can have been learned."""
+    writers = replace(make_writers([4], side=8), labels=np.arange(4))
+    result = Personalization(1).run(cnn(), WriterPool(writers, np.array([0]), seed=0), CPU, stacked=False)
+    assert (result.support, result.query, result.unseen) == ([2], [2], [2])
+
+
 def test_all_at_once_is_one_after_the_other():
     one, together = (Personalization().run(cnn(), POOL, CPU, stacked=stacked) for stacked in (False, True))
-    assert one.query == together.query == [6, 1, 15]
+    assert one.query == together.query == [4, 1, 15]
     for name in ("initial_loss", "initial_accuracy", "personalized_loss", "personalized_accuracy"):
         assert getattr(together, name) == pytest.approx(getattr(one, name), rel=1e-5)
 
