@@ -38,6 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "first_order": {"path": "custom.learning.maml.FirstOrderMaml", "args": {"inner_steps": GRADIENTS // 2, **STEP}},
     "hessian_free": {"path": "custom.learning.maml.HessianFreeMaml", "args": {"inner_steps": GRADIENTS // 4, **STEP}},
 }
+LEAF_FOLDERS = {"unipen62": ["dataset=femnist", "num_classes=62"]}  # LEAF's layout, under a name of its own
 MODELS = {"cifar10": {"path": "custom.models.lenet.LeNet", "args": {"num_classes": 10}}}
 
 
@@ -51,7 +52,7 @@ def put_components(job: Path, components: dict[str, dict[str, Any]]) -> None:
 
 def run(name: str, settings: list[str], components: dict[str, Any], args: argparse.Namespace, folder: Path) -> Path:
     """One job; its workspace."""
-    common = [f"dataset={args.dataset}", "on_missing=error", *args.set]
+    common = [*LEAF_FOLDERS.get(args.dataset, [f"dataset={args.dataset}"]), "on_missing=error", *args.set]
     job = export("perfedavg", folder / f"job-{name}", [*common, *settings])
     model = {"model": MODELS[args.dataset]} if args.dataset in MODELS else {}
     put_components(job, model | components)
@@ -99,7 +100,7 @@ def cell(epochs: int, writers: int, seed: int, args: argparse.Namespace, folder:
 def main() -> None:
     """Prints a line a run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="mnist", choices=("mnist", "femnist", "cifar10"))
+    parser.add_argument("--dataset", default="mnist", choices=("mnist", "femnist", "cifar10", *LEAF_FOLDERS))
     parser.add_argument("--sites", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--meta-rounds", type=int, default=20)
@@ -116,6 +117,11 @@ def main() -> None:
     done = {(run["seed"], run["epochs"], run["writers"]) for run in runs}
     wanted = set(itertools.product(args.seeds, args.epochs, args.writers))
     with tempfile.TemporaryDirectory() as name:
+        if args.dataset in LEAF_FOLDERS:  # the job looks for a folder named femnist
+            root = Path(name, "data")
+            root.mkdir()
+            (root / "femnist").symlink_to(Path(os.environ["FLARE_DATA_ROOT"], args.dataset).resolve())
+            os.environ["FLARE_DATA_ROOT"] = str(root)
         for seed, epochs, writers in sorted(wanted - done):
             rows = cell(epochs, writers, seed, args, Path(name))
             runs.append({"epochs": epochs, "writers": writers, "seed": seed, "variants": rows})

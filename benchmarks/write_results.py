@@ -53,7 +53,12 @@ SECTIONS: dict[str, tuple[str, Write]] = {
     "compression": ("Bytes and speed of sparse exchange", compression),
     "sparse_accuracy": ("Accuracy against bytes sent, sparse-bert on AG News under FLARE", sparse_accuracy),
 }
-PER_FED_AVG = {"mnist": "MNIST by writer", "femnist": "FEMNIST", "cifar10": "CIFAR-10 dealt in label shards"}
+PER_FED_AVG = {
+    "mnist": "MNIST by writer",
+    "femnist": "FEMNIST",
+    "unipen62": "UNIPEN, 62 classes",
+    "cifar10": "CIFAR-10 dealt in label shards",
+}
 
 
 def sections() -> Iterator[str]:
