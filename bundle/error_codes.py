@@ -89,6 +89,7 @@ CODES: dict[str, Code] = {
     "update-result": Code("Changes that do not lead to the version of the model that was meant", "Site and server would hold different models"),
     "update-shape": Code("An update with a tensor of another shape", "It is of another model"),
     "update-stale-round": Code("An update of another round", "It was trained on another model"),
+    "update-statistics": Code("Running statistics of BatchNorm with a negative variance", "No data have one, and the model would give NaN"),
     "update-unpaired": Code("A sparse update with values and no positions, or the reverse", "It cannot be decoded"),
     "update-version": Code("A sparse update of another version of the wire format", "It cannot be decoded"),
     "update-weight": Code("A weight that is not a number of samples, or more than the site declared", "The site would count too much"),

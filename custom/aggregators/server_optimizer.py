@@ -20,10 +20,9 @@ from nvflare.app_common.abstract.model import ModelLearnable, ModelLearnableKey,
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.shareablegenerators.full_model_shareable_generator import FullModelShareableGenerator
 
-from custom.checks.update import Tensors
+from custom.checks.update import Tensors, is_statistic
 from custom.errors import BundleError
 from custom.learning.train import check_rates
-from custom.learning.weights import STATISTICS
 from custom.panic import check_or_panic
 
 
@@ -72,7 +71,7 @@ class _ServerOptimizer(FullModelShareableGenerator):
         trained = {
             name: value
             for name, value in received.items()
-            if np.issubdtype(value.dtype, np.floating) and not STATISTICS.search(name)
+            if np.issubdtype(value.dtype, np.floating) and not is_statistic(name)
         }
         if trained.keys() & mean.keys():
             stepped |= self._step(trained, mean)

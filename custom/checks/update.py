@@ -11,6 +11,7 @@ This is not a defence against a site that poisons the model with plausible numbe
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -25,6 +26,17 @@ from custom.errors import BundleError
 Tensors = Mapping[str, NDArray[Any]]
 LONGEST_TEXT = 1000  # of an error
 SAME_MODEL = "is the model the same at every site?"
+STATISTICS = re.compile(r"(^|\.)running_(mean|var)$")  # of BatchNorm
+VARIANCE = "running_var"
+ROUNDING = 1e-2  # of a variance and its change: float16 has three digits
+
+
+def is_statistic(name: str) -> bool:
+    """Is the tensor a running statistic of BatchNorm? Statistics are measured on data, and no step of training.
+
+    Their scale is that of the activations, so in a distance over all tensors they would outweigh the weights.
+    """
+    return STATISTICS.search(name) is not None
 
 
 class Origin(NamedTuple):
@@ -39,7 +51,7 @@ class UpdateRejected(BundleError):
 
     Args:
         reason: one word for programs: `no_model`, `kind`, `stale_round`, `duplicate`, `resent`, `weight`, `no_data`,
-            `missing_key`, `extra_key`, `dtype`, `shape`, `not_finite`, `norm` or `metrics`.
+            `missing_key`, `extra_key`, `dtype`, `shape`, `not_finite`, `norm`, `statistics` or `metrics`.
         origin: whose update it is.
         problem: what is wrong, in a few words; its code is `update-REASON`.
         details: BundleError's `key`, `expected`, `got` and `remedy`.
@@ -102,15 +114,42 @@ def _check_tensor(key: str, got: Any, expected: NDArray[Any], origin: Origin) ->
         )
 
 
-def l2_norm(update: Tensors) -> float:
-    """Euclidean norm over all tensors together, computed in float64."""
-    flat = (np.ravel(value) for value in update.values())
+def check_variances(update: Tensors, model: Tensors, origin: Origin) -> None:
+    """Refuses a running variance that would be negative: no data have one, and BatchNorm makes NaN of it.
+
+    Args:
+        update: as in `check_update`, or the values of a sparse one, whose statistics are whole.
+        model: the global model.
+        origin: whose update it is.
+
+    Raises:
+        UpdateRejected: names the tensor.
+    """
+    for name, change in update.items():
+        if is_statistic(name) and name.endswith(VARIANCE) and change.size == model[name].size:
+            before, added = (np.ravel(value).astype(np.float64) for value in (model[name], change))
+            negative = int(np.count_nonzero(before + added < -ROUNDING * (np.abs(before) + np.abs(added))))
+            if negative:
+                problem = f"{negative} of {change.size} variances would be negative"
+                remedy = "does a privacy filter add noise to running statistics? Then exclude them from it"
+                raise UpdateRejected("statistics", origin, problem, key=name, remedy=remedy)
+
+
+def l2_norm(update: Tensors, *, statistics: bool = False) -> float:
+    """Euclidean norm over all weights together, or over all running statistics, computed in float64."""
+    flat = (np.ravel(value) for name, value in update.items() if is_statistic(name) == statistics)
     # einsum converts as it goes, where float64 copies of the tensors would take three times as long.
     return math.sqrt(math.fsum(float(np.einsum("j,j->", vector, vector, dtype=np.float64)) for vector in flat))
 
 
 def check_norm(
-    norm: float, recent_norms: Sequence[float], origin: Origin, *, max_norm_ratio: float = 100.0, min_history: int = 3
+    norm: float,
+    recent_norms: Sequence[float],
+    origin: Origin,
+    *,
+    max_norm_ratio: float = 100.0,
+    min_history: int = 3,
+    key: str = "update norm",
 ) -> None:
     """Refuses an update that is far larger than what was accepted recently.
 
@@ -126,7 +165,7 @@ def check_norm(
         if math.isinf(limit):
             expected = "a finite number"
         remedy = "is the learning rate the same at every site? If it is meant, raise max_norm_ratio"
-        raise UpdateRejected("norm", origin, key="update norm", expected=expected, got=f"{norm:.4g}", remedy=remedy)
+        raise UpdateRejected("norm", origin, key=key, expected=expected, got=f"{norm:.4g}", remedy=remedy)
 
 
 def check_weight(weight: Any, origin: Origin, *, max_weight: float = 1e9) -> float:

@@ -30,16 +30,21 @@ from custom.keys import LARGEST_WRITER, POSITIONS, SAMPLES, TOO_LARGE_ROUND, WRI
 from custom.panic import check_or_panic
 
 
+KINDS = {False: "update norm", True: "norm of the running statistics"}  # by whether it is of statistics
+
+
 class _Accepted(NamedTuple):
     task_id: str | None
-    norm: float
+    norms: dict[bool, float]
 
 
 class CheckUpdate(Filter):
     """Replaces an unfit update by an error reply that carries the reason.
 
     Norms are compared with those of earlier rounds of the same workflow, never with the current round's: what is
-    refused must not depend on which site answers first.
+    refused must not depend on which site answers first. The norm of the weights and that of BatchNorm's running
+    statistics, whose scale is that of the activations, are compared each with their own. A variance that would become
+    negative is refused.
 
     Args:
         max_norm_ratio: how many times the median of recent norms an update's norm may be. When a model leaves the
@@ -74,7 +79,7 @@ class CheckUpdate(Filter):
         self.writers_weigh_one = writers_weigh_one
         self.counts: dict[str, int] = Counter()
         self._lock = threading.Lock()
-        self._norms: deque[float] = deque(maxlen=history)
+        self._norms: dict[bool, deque[float]] = {kind: deque(maxlen=history) for kind in KINDS}
         self._round: tuple[str, int] = ("", -1)
         self._accepted: dict[str, _Accepted] = {}
         self._too_large: dict[tuple[str, str], int] = {}  # by workflow and site: the last round with a refused norm
@@ -113,7 +118,7 @@ class CheckUpdate(Filter):
             check_or_panic(self, fl_ctx)
             with self._lock:
                 self.counts.clear()
-                self._norms.clear()
+                self._forget_norms()
                 self._accepted.clear()
                 self._too_large.clear()
                 self._drawn.clear()
@@ -149,15 +154,18 @@ class CheckUpdate(Filter):
         sent = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)
         weight = checks.check_weight(sent, origin, max_weight=self._largest_weight(site, current_round, fl_ctx))
         check_content(dxo, weight, model, origin, allow_partial=self.allow_partial)
-        norm = checks.l2_norm(dxo.data)
+        checks.check_variances(dxo.data, model, origin)
+        norms = {kind: checks.l2_norm(dxo.data, statistics=kind) for kind in KINDS}
         ratio, least = self.max_norm_ratio, self.min_history
         try:
-            checks.check_norm(norm, self._norms, origin, max_norm_ratio=ratio, min_history=least)
+            for kind, key in KINDS.items():
+                recent = self._norms[kind]
+                checks.check_norm(norms[kind], recent, origin, max_norm_ratio=ratio, min_history=least, key=key)
         except UpdateRejected:
             self._too_large[workflow_and_site(fl_ctx)] = current_round
             raise
         checks.check_metrics(dxo.get_meta_prop(MetaKey.INITIAL_METRICS), origin)
-        self._accepted[site] = _Accepted(task_id, norm)
+        self._accepted[site] = _Accepted(task_id, norms)
 
     def _largest_weight(self, site: str, current_round: int, fl_ctx: FLContext) -> float:
         """The samples that the site said it has before training; of one that did not say, the most that any has.
@@ -176,11 +184,17 @@ class CheckUpdate(Filter):
         """On the first result of a new round, turns the finished round's norms into history, in name order."""
         if (workflow, current_round) == self._round:
             return
-        self._norms.extend(norm for _, (_, norm) in sorted(self._accepted.items()) if norm > 0)
+        for kind, history in self._norms.items():
+            norms = (accepted.norms[kind] for _, accepted in sorted(self._accepted.items()))
+            history.extend(norm for norm in norms if norm > 0)
         if workflow != self._round[0]:  # it may train in another way, with updates of another size
-            self._norms.clear()
+            self._forget_norms()
         self._accepted.clear()
         self._round = (workflow, current_round)
+
+    def _forget_norms(self) -> None:
+        for history in self._norms.values():
+            history.clear()
 
     def _check_first(self, origin: Origin, task_id: str | None) -> None:
         earlier = self._accepted.get(origin.site)

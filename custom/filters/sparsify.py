@@ -27,13 +27,12 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_copy, make
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.security.logging import secure_format_exception
 
-from custom.checks.update import shown
+from custom.checks.update import is_statistic, shown
 from custom.compression import residual, topk, wire
 from custom.compression.criteria import Criterion, MagnitudeChange
 from custom.compression.wire import Entries, Payload
 from custom.errors import BundleError
 from custom.keys import POSITIONS, TAKEN_ROUND, TOO_LARGE_ROUND
-from custom.learning.weights import STATISTICS
 
 _TASK = "sparsify_task"  # in the context of one task
 
@@ -148,7 +147,7 @@ class Sparsify(Filter):
             if not isinstance(value, np.ndarray | np.generic):
                 raise BundleError(code="update-dtype", key=name, expected="a NumPy array", got=type(value).__name__)
             if np.issubdtype(value.dtype, np.floating):  # the server keeps its own integers
-                excluded = STATISTICS.search(name) or any(fnmatchcase(name, pattern) for pattern in self.exclude)
+                excluded = is_statistic(name) or any(fnmatchcase(name, pattern) for pattern in self.exclude)
                 (whole if excluded else ranked)[name] = np.asarray(value)
         chosen = self._feed_back(ranked, task, fl_ctx) if self.error_feedback else self._choose(ranked, task, fl_ctx)[1]
         rest = wire.encode(whole, {name: np.arange(value.size) for name, value in whole.items()})

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from custom.errors import BundleError
 from custom.learning.coordinate_wise import Median
-from custom.learning.robust import Array, Tensors, combine, distances, pieces
+from custom.learning.robust import Array, Tensors, bound_statistics, combine, distances, measured, pieces
 from custom.learning.train import check_counts
 
 Vector = NDArray[np.float64]
@@ -23,6 +23,8 @@ TOLERANCE = 1e-4  # relative change of every share at which v stands still
 
 class GeometricMedian:
     """Bears less than half of the weight bad; of equal ones, fewer than half of the sites.
+
+    Running statistics have no part in distances; each of their entries is the sites' median.
 
     Args:
         max_iterations: passes over all updates, unless it stands still before.
@@ -47,7 +49,7 @@ class GeometricMedian:
         """See `custom.learning.robust.Rule`."""
         alphas = np.array(weights if self.weigh_by_samples else [1.0] * len(weights))
         shares = weiszfeld(updates, alphas, _start(updates, alphas), self.max_iterations)
-        return combine(updates, shares.tolist())
+        return combine(bound_statistics(updates, (len(updates) - 1) // 2), shares.tolist())
 
 
 def weiszfeld(updates: Sequence[Tensors], alphas: Vector, shares: Vector, max_iterations: int) -> Vector:
@@ -88,7 +90,7 @@ def _normalised(betas: Vector) -> Vector:
 def _distances(updates: Sequence[Tensors], shares: Vector) -> Vector:
     """[n] ||v - w_k||."""
     squares = np.zeros(len(updates))
-    for name in updates[0]:
+    for name in measured(updates[0]):
         for _, rows in pieces([update[name] for update in updates]):
             rows -= shares @ rows
             squares += np.einsum("kj,kj->k", rows, rows)

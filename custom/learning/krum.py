@@ -12,14 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from custom.learning.robust import Array, Tensors, combine, pieces
+from custom.learning.robust import Array, Tensors, bound_statistics, combine, measured, pieces
 from custom.learning.train import check_counts
 
 
 class Krum:
     """The mean of the `chosen` updates that have their neighbours nearest: Krum with 1, Multi-Krum with more.
 
-    Distances are over all tensors together, running statistics included.
+    Distances are over all tensors together but running statistics, which are averaged with the chosen, each entry
+    within the range of the sites without the `byzantine` largest and smallest.
 
     Args:
         byzantine: how many sites may send anything, the paper's f; it takes 2 f + 3 updates.
@@ -42,7 +43,8 @@ class Krum:
         """See `custom.learning.robust.Rule`."""
         count = self.chosen or len(updates) - self.byzantine
         best = np.argsort(scores(squared_distances(updates), self.byzantine), kind="stable")[:count]  # ties: first name
-        return combine([updates[k] for k in sorted(best)], [1 / count] * count)
+        bounded = bound_statistics(updates, self.byzantine)
+        return combine([bounded[k] for k in sorted(best)], [1 / count] * count)
 
 
 def scores(squares: NDArray[np.float64], byzantine: int) -> NDArray[np.float64]:
@@ -52,12 +54,12 @@ def scores(squares: NDArray[np.float64], byzantine: int) -> NDArray[np.float64]:
 
 
 def squared_distances(updates: Sequence[Tensors]) -> NDArray[np.float64]:
-    """[n, n], over all tensors together.
+    """[n, n], over all tensors together but running statistics.
 
     From differences, not from scalar products: beside an update of norm 1e30, those of the others would be lost.
     """
     squares = np.zeros((len(updates), len(updates)))
-    for name in updates[0]:
+    for name in measured(updates[0]):
         for _, rows in pieces([update[name] for update in updates]):
             for k in range(len(rows) - 1):
                 difference = rows[k + 1 :] - rows[k]

@@ -5,6 +5,10 @@ Clipping is norm bounding of Sun et al. 2019, "Can You Really Backdoor Federated
 (https://arxiv.org/abs/1911.07963). The rules are in `coordinate_wise`, `krum` and `geometric_median`; a rule of your
 own is a class with the signature of `Rule`, named by its path in a job's JSON.
 
+BatchNorm's running statistics are no part of distances and norms: their scale is that of the activations, so they, and
+not the steps, would decide. They are combined with the weights of the same sites, after each entry has been drawn into
+the range of the sites between (`bound_statistics`), since nothing else looks at what a site sends there.
+
 Updates are read side by side, a piece of a tensor at a time, in float64: no rule makes a copy of all updates.
 """
 
@@ -15,6 +19,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from custom.checks.update import VARIANCE, is_statistic
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
@@ -63,10 +69,42 @@ def combine(updates: Sequence[Tensors], shares: Sequence[float]) -> dict[str, Ar
     return result
 
 
+def measured(update: Tensors) -> list[str]:
+    """The tensors that distances are over: all but running statistics."""
+    return [name for name in update if not is_statistic(name)]
+
+
+def bound_statistics(updates: Sequence[Tensors], bad: int) -> list[Tensors]:
+    """The updates, with each entry of the running statistics no further out than the (`bad` + 1)-th of all.
+
+    With at most `bad` malicious sites that range lies within what the others send. With half of the sites it is the
+    median. The other tensors are the same arrays.
+
+    Args:
+        updates: n of them.
+        bad: how many sites may send anything; at most (n - 1) / 2.
+    """
+    bounded = [dict(update) for update in updates]
+    for name in filter(is_statistic, updates[0]):
+        rows = np.sort(np.stack([update[name] for update in updates]), axis=0)
+        for update in bounded:
+            update[name] = np.clip(update[name], rows[bad], rows[len(rows) - 1 - bad])
+    return list[Tensors](bounded)
+
+
+def keep_variances(result: dict[str, Array], model: Tensors) -> dict[str, Array]:
+    """`result`, changed in place so that no running variance of the next model is negative."""
+    for name in filter(is_statistic, result):
+        if name.endswith(VARIANCE):
+            result[name] = np.maximum(result[name], -model[name])
+    return result
+
+
 def distances(updates: Sequence[Tensors], centre: Tensors) -> NDArray[np.float64]:
-    """[n] Euclidean distances of the updates from `centre`, over all tensors together."""
+    """[n] Euclidean distances of the updates from `centre`, over all tensors together but running statistics."""
     squares = np.zeros(len(updates))
-    for name, value in centre.items():
+    for name in measured(centre):
+        value = centre[name]
         for _, rows in pieces([value, *(update[name] for update in updates)]):
             difference = rows[1:] - rows[0]
             squares += np.einsum("kj,kj->k", difference, difference)
@@ -74,12 +112,17 @@ def distances(updates: Sequence[Tensors], centre: Tensors) -> NDArray[np.float64
 
 
 def clip(update: Tensors, norm: float, max_norm: float) -> Tensors:
-    """update / max(1, norm / max_norm), where `norm` is that of the update; itself if it is no larger."""
+    """update / max(1, norm / max_norm), where `norm` is that of the update; itself if it is no larger.
+
+    Running statistics, which have no part in the norm, stay: half of the way to a variance is no variance.
+    """
     if norm <= max_norm:
         return update
     # A division in float64, since norm / max_norm may be beyond the range of the update's own dtype.
     factor = norm / max_norm
     return {
-        name: np.divide(value, factor, out=np.empty_like(value), dtype=np.float64, casting="same_kind")
+        name: value
+        if is_statistic(name)
+        else np.divide(value, factor, out=np.empty_like(value), dtype=np.float64, casting="same_kind")
         for name, value in update.items()
     }

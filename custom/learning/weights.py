@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from custom.checks.update import STATISTICS as STATISTICS
 from custom.errors import BundleError
 
 Weights = dict[str, np.ndarray]
-STATISTICS = re.compile(r"(^|\.)running_(mean|var)$")  # of BatchNorm: measured values, not weights
 
 
 def get_weights(model: nn.Module) -> Weights:

@@ -15,6 +15,8 @@ import pytest
 from nvflare.apis.dxo import from_shareable
 from nvflare.apis.event_type import EventType
 from nvflare.apis.shareable import Shareable
+from nvflare.app_common.abstract.model import make_model_learnable
+from nvflare.app_common.app_constant import AppConstants
 
 from custom.aggregators.robust import RobustAggregator
 from custom.aggregators.weighted import WeightedAggregator
@@ -95,6 +97,49 @@ def test_the_mean_is_not(federation):
         assert federation.send(aggregator, number, 1, 2)
     assert federation.send(aggregator, 3, *HOSTILE)
     assert abs(federation.mean(aggregator)["w"][0]) > 1e29
+
+
+STATISTICS = {"bn.running_mean": np.zeros(1, np.float32), "bn.running_var": np.ones(1, np.float32)}
+
+
+def statistics(mean: float, variance: float) -> dict[str, Any]:
+    return {"bn.running_mean": np.array([mean], np.float32), "bn.running_var": np.array([variance], np.float32)}
+
+
+@pytest.mark.parametrize(
+    "aggregator",
+    [
+        RobustAggregator(Median()),
+        RobustAggregator(TrimmedMean()),
+        RobustAggregator(Krum()),
+        RobustAggregator(GeometricMedian()),
+        RobustAggregator(max_norm=1.0),
+        RobustAggregator(Krum(), max_norm=1.0),
+    ],
+    ids=["median", "trimmed", "krum", "geometric", "clip", "krum and clip"],
+)
+@pytest.mark.parametrize("poison", [(1e30, 1e30), (-1e30, -1e30), (0, -5)])
+def test_poisoned_statistics_alone_do_no_harm(aggregator, poison, federation):
+    """The others change the mean by 1 to 4, and a variance of 1 by 0.1 to 0.4; all send the same weights, of norm 5."""
+    federation.set(AppConstants.GLOBAL_MODEL, make_model_learnable(MODEL | STATISTICS, {}))
+    for number in (1, 2, 4, 5):
+        value = number if number < 3 else number - 1
+        assert federation.send(aggregator, number, 3, 4, **statistics(value, value / 10))
+    assert federation.send(aggregator, 3, 3, 4, **statistics(*poison))
+    mean = federation.mean(aggregator)
+    assert mean["w"] == pytest.approx([0.6, 0.8] if aggregator.max_norm else [3, 4])
+    assert 1 <= mean["bn.running_mean"][0] <= 4
+    assert 0.1 - 1e-6 <= mean["bn.running_var"][0] <= 0.4 + 1e-6
+
+
+def test_large_statistics_are_no_reason_to_clip(federation, caplog):
+    federation.set(AppConstants.GLOBAL_MODEL, make_model_learnable(MODEL | STATISTICS, {}))
+    aggregator = RobustAggregator(max_norm=5.0)
+    with caplog.at_level(logging.INFO):
+        for number in (1, 2, 3):
+            assert federation.send(aggregator, number, 3, 4, **statistics(1000, 1000))
+    assert "clipped" not in caplog.text
+    assert federation.mean(aggregator) == {"w": [3, 4], "bn.running_mean": [1000], "bn.running_var": [1000]}
 
 
 def test_the_log_says_who_is_far_away(federation, caplog):

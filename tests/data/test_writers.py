@@ -101,7 +101,15 @@ def divided(sizes: list[int], fraction: float, seed: int = 0) -> tuple[list[int]
         ([2, 3], 0.99, [1, 2]),  # one of each is left to score
         ([2, 3], 0.01, [1, 1]),
     ],
-    ids=["even", "a single makes up for an odd one", "many singles", "a quarter", "a tie", "one is left", "one at least"],
+    ids=[
+        "even",
+        "a single makes up for an odd one",
+        "many singles",
+        "a quarter",
+        "a tie",
+        "one is left",
+        "one at least",
+    ],
 )
 def test_each_class_is_divided_by_hand(sizes, fraction, support):
     got, rest = divided(sizes, fraction)

@@ -317,3 +317,37 @@ def test_a_refused_update_never_reaches_the_sum(faults):
     else:
         expected = sum(number * number for number in good) / sum(good)
         np.testing.assert_allclose(result.data["w"], [expected, 0], rtol=1e-6)
+
+
+NORM = {"bn.running_mean": np.zeros(1, np.float32), "bn.running_var": np.ones(1, np.float32)}
+
+
+def with_statistics(norm: float, mean: float, variance: float) -> dict[str, np.ndarray]:
+    values = {"bn.running_mean": mean, "bn.running_var": variance}
+    return diff(0, norm) | {name: np.array([value], np.float32) for name, value in values.items()}
+
+
+def test_statistics_have_a_norm_of_their_own():
+    """Weights of norm 1 beside statistics of norm 1000: a weight of norm 20 and statistics of norm 20000 are refused."""
+    check, server = CheckUpdate(max_norm_ratio=10), Server(MODEL | NORM)
+    for site in SITES:
+        good = submission(site, 0, with_statistics(1, 600, 800))
+        assert send(check, server, good).get_return_code() == ReturnCode.OK
+    server.enter(1)
+    large = error(send(check, server, submission("site-1", 1, with_statistics(20, 600, 800))))
+    assert "update norm: expected at most 10 " in large
+    poisoned = error(send(check, server, submission("site-2", 1, with_statistics(1, 20000, 800))))
+    assert "norm of the running statistics: expected at most 1e+04 " in poisoned
+    assert send(check, server, submission("site-3", 1, with_statistics(1, 600, 800))).get_return_code() == ReturnCode.OK
+    assert check.counts == {"norm": 2}
+
+
+@pytest.mark.parametrize(("variance", "refused"), [(-1.0, False), (-0.5, False), (-1.001, False), (-1.1, True)])
+def test_a_negative_variance_is_refused(variance, refused):
+    """The model's is 1: a change of -1 makes 0, and a hundredth below is rounding."""
+    check = CheckUpdate()
+    reply = send(check, Server(MODEL | NORM), submission("site-1", 0, with_statistics(1, 0, variance)))
+    assert (reply.get_return_code() != ReturnCode.OK) is refused
+    assert check.counts == ({"statistics": 1} if refused else {})
+    if refused:
+        assert "[update-statistics]" in error(reply)

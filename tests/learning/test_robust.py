@@ -15,7 +15,7 @@ from custom.learning import robust
 from custom.learning.coordinate_wise import Median, TrimmedMean, sort_columns
 from custom.learning.geometric_median import GeometricMedian, weiszfeld
 from custom.learning.krum import Krum, scores, squared_distances
-from custom.learning.robust import clip, combine, distances
+from custom.learning.robust import bound_statistics, clip, combine, distances, keep_variances
 from tests.reference import robust as reference
 
 SHAPES = {"w": (3, 2), "bias": (), "none": (0, 4), "v": (5,)}
@@ -181,6 +181,77 @@ def test_a_weight_is_as_many_sites():
     once = combined(GeometricMedian(300), *points, weights=[1, 2, 2])
     repeated = combined(GeometricMedian(300), points[0], points[1], points[1], points[2], points[2])
     assert once == pytest.approx(repeated, abs=1e-4)
+
+
+def with_statistics(points: list[float], means: list[float], variances: list[float]) -> list[dict[str, np.ndarray]]:
+    """One weight and the running statistics of one channel each."""
+    rows = zip(points, means, variances, strict=True)
+    names = ("w", "bn.running_mean", "bn.running_var")
+    return [{name: np.array([value], np.float32) for name, value in zip(names, row, strict=True)} for row in rows]
+
+
+def numbers(update: dict[str, np.ndarray]) -> list[float]:
+    return [value.item() for value in update.values()]
+
+
+def test_statistics_are_no_part_of_distances():
+    """Weights 3 and 5 apart; statistics that are 1e6 apart change none of it."""
+    sent = with_statistics([0, 3, 5], [0, 1e6, -1e6], [0, 2e6, 9])
+    assert squared_distances(sent).tolist() == [[0, 9, 25], [9, 0, 4], [25, 4, 0]]
+    assert distances(sent, sent[0]).tolist() == [0, 3, 5]
+
+
+def test_krum_chooses_by_weights_and_takes_the_statistics_of_the_chosen():
+    """0, 1, 2, 4 and 100: 1 is chosen; the statistics, which alone would choose the third, are its own."""
+    sent = with_statistics([0, 1, 2, 4, 100], [0, 10, 20, 30, 40], [5, 6, 7, 8, 9])
+    assert numbers(Krum(1)(sent, [1.0] * 5)) == [1, 10, 6]
+    assert numbers(Krum(1, 2)(sent, [1.0] * 5)) == [
+        0.5,
+        10,
+        6,
+    ]  # of 0 and 1: 0 and 10 drawn in to 10 and 10, 5 and 6 to 6
+
+
+@pytest.mark.parametrize("poison", [1e30, -1e30, 3e38])
+@pytest.mark.parametrize("rule", [Median(), TrimmedMean(), Krum(), Krum(1, 3), Krum(1, None), GeometricMedian()])
+def test_poisoned_statistics_stay_within_those_of_the_others(rule, poison):
+    """A site whose weights are those that Krum chooses, so that nothing but its statistics gives it away."""
+    sent = with_statistics([0, 1, 2, 4, 5], [1, poison, 2, 3, 4], [6, -poison, 7, 8, 9])
+    weight, mean, variance = numbers(rule(sent, [1.0] * 5))
+    assert 0 <= weight <= 5
+    assert 1 <= mean <= 4
+    assert 6 <= variance <= 9
+
+
+def test_the_geometric_median_takes_the_median_of_the_statistics():
+    sent = with_statistics([1, 1, 1], [0, 5, 100], [3, 2, 1])
+    assert numbers(GeometricMedian()(sent, [1.0, 9, 1])) == [1, 5, 2]
+
+
+def test_statistics_are_bounded_by_hand():
+    """Of 0, 1, 2, 9 without one at each end: 1 to 2; the weights are the same arrays."""
+    sent = with_statistics([7, 7, 7, 7], [0, 1, 2, 9], [4, 4, 4, 4])
+    bounded = bound_statistics(sent, 1)
+    assert [update["bn.running_mean"].item() for update in bounded] == [1, 1, 2, 2]
+    assert all(after["w"] is before["w"] for after, before in zip(bounded, sent, strict=True))
+    assert [update["bn.running_mean"].item() for update in sent] == [0, 1, 2, 9]
+
+
+def test_no_variance_becomes_negative():
+    """0.5 - 2 would be -1.5: the change ends at -0.5; means may be negative."""
+    model = {"bn.running_var": np.array([0.5, 1], np.float32), "bn.running_mean": np.zeros(2, np.float32)}
+    change = {"bn.running_var": np.array([-2, 3], np.float32), "bn.running_mean": np.array([-2, 3], np.float32)}
+    kept = keep_variances(change, model)
+    assert {name: value.tolist() for name, value in kept.items()} == {
+        "bn.running_var": [-0.5, 3],
+        "bn.running_mean": [-2, 3],
+    }
+
+
+def test_clipping_leaves_statistics_alone():
+    update = {"w": np.array([3.0, 4], np.float32), "bn.running_var": np.array([8.0], np.float32)}
+    clipped = clip(update, 5, 2.5)
+    assert {name: value.tolist() for name, value in clipped.items()} == {"w": [1.5, 2], "bn.running_var": [8]}
 
 
 ENTRY = st.floats(-100, 100, width=32)
