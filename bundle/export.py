@@ -14,6 +14,7 @@ from bundle.classes import check_classes, check_settings
 from bundle.initial_model import is_initial_model, put_initial_model
 from bundle.jobs import Job, read_job
 from bundle.link import TEXT_LINK_REMEDY, is_text_link
+from bundle.selection import check_selection
 from custom.errors import BundleError
 
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".DS_Store", ".ipynb_checkpoints")
@@ -45,8 +46,9 @@ def export(name_or_path: str, out: Path, assignments: Sequence[str] = (), code: 
         check_classes(job, copy)
         for source in initial_models.values():
             put_initial_model(job.configs, copy, source)
+        changed = check_selection(job, copy)
         check_settings(job, copy)
-        if assignments:
+        if changed or assignments:
             _write_configs(job, copy)
         if not code:
             for path in job.configs:

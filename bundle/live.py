@@ -10,10 +10,10 @@ from typing import TextIO
 
 from bundle.events import Event
 from bundle.live_lines import AS_LINES, failed_part, held_out_line, losses_part, writers_part
-from bundle.report.model import weighted_mean
 from bundle.report.phases import Phases, rounds_behind
 from bundle.report.reading import received_score
 from bundle.report.wording import human_bytes, human_seconds
+from custom.metrics import weighted_mean
 
 PHASES = {
     "pre_train": "comparing the sites' models and data",

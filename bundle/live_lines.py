@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bundle.events import Event
-from bundle.report.model import weighted_mean
 from bundle.report.wording import origin, points
 from bundle.report.writers import WHEN, evaluated
+from custom.metrics import weighted_mean
 
 MOST_SITES = 6  # that a line names
 

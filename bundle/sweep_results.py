@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundle.report.model import BYTES, Report, weighted_mean
+from bundle.report.model import BYTES, Report
 from bundle.report.wording import ALIKE, against_dense, embedded_warning, human_bytes, human_seconds, number, table
 from bundle.sweep_grid import Point, value_text
 from custom.errors import BundleError
+from custom.metrics import weighted_mean
 from custom.progress import write_atomically
 
 POINT_FILE = "point.json"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nvflare.apis.dxo import DXO, DataKind, MetaKey
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
 from nvflare.apis.signal import Signal
@@ -23,7 +24,8 @@ from custom import progress
 from custom.checks.update import is_finite_number
 from custom.errors import BundleError
 from custom.keys import SPLIT
-from custom.metrics import weighted_mean
+from custom.metrics import is_count, lower_is_better, weighted_mean
+from custom.widgets.model_selector import ModelSelector, check_direction, unknown_metric
 
 
 class ClosingValidation(Controller):
@@ -32,7 +34,7 @@ class ClosingValidation(Controller):
     Args:
         task_name: the task that the sites' Validator is bound to.
         timeout_s: seconds to wait for the sites; the score is the mean over those that answered.
-        selector_id: the IntimeModelSelector whose best score is to be beaten.
+        selector_id: the ModelSelector, or FLARE's IntimeModelSelector, whose best score is to be beaten.
     """
 
     def __init__(
@@ -47,6 +49,17 @@ class ClosingValidation(Controller):
     def check(self) -> None:
         """Raises BundleError if a setting is out of range."""
         check_seconds(1, timeout_s=self.timeout_s)
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Ends a job at its start whose FLARE selector would take the worst model for the best."""
+        super().handle_event(event_type, fl_ctx)
+        if event_type == EventType.START_RUN:
+            selector = fl_ctx.get_engine().get_component(self.selector_id)
+            try:
+                if isinstance(selector, IntimeModelSelector) and lower_is_better(selector.key_metric) is not None:
+                    check_direction(selector.key_metric, selector.negate_key_metric)
+            except BundleError as error:
+                self.system_panic(error.coded(), fl_ctx)
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """There must be something to score, and something to compare with."""
@@ -90,7 +103,7 @@ class ClosingValidation(Controller):
         round_number = fl_ctx.get_prop(AppConstants.CURRENT_ROUND, -1) + 1
         run_dir = Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id()))
         progress.append(run_dir, "validation", round=round_number, sites=metrics, samples=samples)
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in sorted(score.items()))
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in sorted(score.items()) if not is_count(name))
         self.log_info(fl_ctx, f"closing validation after round {round_number}  {shown}  {len(metrics)} sites")
         if replies.errors:
             self.log_warning(fl_ctx, "closing validation: the score lacks sites, so it is not compared with the best")
@@ -102,10 +115,12 @@ class ClosingValidation(Controller):
     ) -> None:
         selector: IntimeModelSelector = self._engine.get_component(self.selector_id)
         key = selector.key_metric
-        # Alone, every metric is weighted by samples, as the selector has done.
-        value = weighted_mean({s: {key: m[key]} for s, m in metrics.items() if key in m}, samples).get(key)
+        if not isinstance(selector, ModelSelector):  # alone, every metric is weighted by samples, as FLARE's does it
+            metrics = {site: {key: values[key]} for site, values in metrics.items() if key in values}
+        value = weighted_mean(metrics, samples).get(key)
         if value is None:
-            self.log_error(fl_ctx, f"closing validation: sites report no {selector.key_metric}")
+            names = sorted({name for values in metrics.values() for name in values})
+            self.log_error(fl_ctx, f"closing validation: {unknown_metric(key, names).coded()}")
             return
         if (-value if selector.negate_key_metric else value) <= selector.best_val_metric:
             return

@@ -1,5 +1,7 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""How a metric is averaged over sites: weighted by the samples, or pairs of them, that it is itself a mean over.
+"""Metrics: whether a high or a low value is good, and how a metric is averaged over sites.
+
+It is weighted by the samples, or pairs of them, that it is itself a mean over.
 
 The mean of sensitivities weighted by positive samples, and of specificities weighted by negative ones, is what all
 samples together would give. That is not so for the area under the ROC curve (AUC), unless sites gave away the scores of
@@ -9,9 +11,38 @@ two samples of one site, the positive one gets the higher score. It is called th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 POSITIVES, NEGATIVES = "positives", "negatives"
+HIGHER_IS_BETTER = (
+    *("accuracy", "acc", "auc", "auroc", "auprc", "sensitivity", "specificity", "precision", "recall", "f1", "dice"),
+    *("iou", "jaccard", "kappa", "mcc", "r2", "ap", "map", "ppv", "npv", "tpr", "tnr", "bleu", "rouge", "psnr", "ssim"),
+    *("score", "correlation", "likelihood"),
+)
+LOWER_IS_BETTER = (
+    *("loss", "losses", "error", "errors", "err", "mae", "mse", "rmse", "mape", "nll", "bce", "ce", "entropy"),
+    *("perplexity", "ppl", "wer", "cer", "brier", "ece", "fpr", "fnr", "deviance", "distance", "divergence"),
+)
+LONG = 4  # letters from which a word is also looked for at the end of a longer one, such as `logloss`
+
+
+def lower_is_better(name: str) -> bool | None:
+    """Is a low value of this metric good? None if no known word is in its name.
+
+    The last known word decides: `val_loss` and `accuracy_error` are lower-is-better, `val_balanced_accuracy` is not.
+    The word `neg` says that a loss was negated.
+    """
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    found = [known for known in map(_lower, words) if known is not None]
+    return None if not found else found[-1] != ("neg" in words)
+
+
+def _lower(word: str) -> bool | None:
+    for lower, known in ((True, LOWER_IS_BETTER), (False, HIGHER_IS_BETTER)):
+        if any(word == one or (len(one) >= LONG and word.endswith(one)) for one in known):
+            return lower
+    return None
 
 
 def is_count(name: str) -> bool:
@@ -36,15 +67,24 @@ def weight(name: str, metrics: Mapping[str, float], samples: float) -> float:
 
 
 def weighted_mean(metrics: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]) -> dict[str, float]:
-    """Mean of each metric but counts over the sites that report it; sites in name order.
+    """Mean of each metric over the sites that report it, in name order; a count's sum.
 
-    Weighted as `weight` says, with `weights` as the samples.
+    Args:
+        metrics: by site.
+        weights: number of samples by site. Weighted as `weight` says; a plain mean where no weight is known or above 0.
     """
-    totals: dict[str, float] = {}
-    shares: dict[str, float] = {}
-    for site in sorted(metrics):
-        for name, value in metrics[site].items():
-            share = 0.0 if is_count(name) else weight(name, metrics[site], weights[site])
-            totals[name] = totals.get(name, 0.0) + share * value
-            shares[name] = shares.get(name, 0.0) + share
-    return {name: totals[name] / shares[name] for name in totals if shares[name] > 0}
+    means: dict[str, float] = {}
+    for name in sorted({name for site in metrics.values() for name in site}):
+        pairs = [
+            (values[name], float(weight(name, values, weights.get(site) or 0)))
+            for site, values in sorted(metrics.items())
+            if name in values
+        ]
+        total = sum(share for _, share in pairs)
+        if is_count(name):
+            means[name] = sum(value for value, _ in pairs)
+        elif total > 0:
+            means[name] = sum(share * value for value, share in pairs) / total
+        else:
+            means[name] = sum(value for value, _ in pairs) / len(pairs)
+    return means

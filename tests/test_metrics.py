@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from bundle.report.model import weighted_mean as of_report
-from custom.metrics import is_count, weight
-from custom.metrics import weighted_mean as of_log
+from custom.metrics import is_count, lower_is_better, weight, weighted_mean
 
 # Site a finds 9 of 10 ill and 1 of 2 well; b finds 1 of 2 ill and 30 of 40 well; c has nobody ill.
 SITES = {
@@ -21,8 +19,7 @@ SAMPLES = {"a": 100.0, "b": 100.0, "c": 100.0}
 def test_pooled_by_hand() -> None:
     """10 of 12 ill and 39 of 50 well are found; of 20 + 80 pairs within sites, 20 + 48 are in the right order."""
     expected = {"val_sensitivity": 10 / 12, "val_specificity": 39 / 50, "val_auc": 68 / 100}
-    assert of_log(SITES, SAMPLES) == pytest.approx(expected)
-    assert of_report(SITES, SAMPLES) == pytest.approx(expected | {"val_positives": 12, "val_negatives": 50})
+    assert weighted_mean(SITES, SAMPLES) == pytest.approx(expected | {"val_positives": 12, "val_negatives": 50})
 
 
 def test_other_metrics_weigh_samples() -> None:
@@ -34,3 +31,32 @@ def test_other_metrics_weigh_samples() -> None:
 @pytest.mark.parametrize(("name", "expected"), [("val_positives", True), ("negatives", True), ("val_auc", False)])
 def test_counts(name: str, expected: bool) -> None:
     assert is_count(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "lower"),
+    [
+        ("val_accuracy", False),
+        ("val_auc", False),
+        ("test_sensitivity", False),
+        ("val_f1", False),
+        ("val_F1_macro", False),
+        ("val_balanced_accuracy", False),
+        ("top5_acc", False),
+        ("val_loss", True),
+        ("train_logloss", True),
+        ("cross_entropy", True),
+        ("error_rate", True),
+        ("val_mae", True),
+        ("RMSE", True),
+        ("perplexity", True),
+        ("neg_val_loss", False),
+        ("negative_class_loss", True),
+        ("val_dice", False),  # "ce" is in it
+        ("dice_loss", True),
+        ("val_mystery", None),
+        ("", None),
+    ],
+)
+def test_direction(name: str, lower: bool | None) -> None:
+    assert lower_is_better(name) is lower

@@ -75,9 +75,8 @@ def notes(report: Report, writers: Writers) -> list[str]:
         found.append(f"harmed by personalising: {100 * harmed:.0f} % ({round(harmed * count)} of {count} writers)")
         if unseen := summary.get("unseen_query_samples"):
             found.append(
-                f"{unseen} of {summary['query_samples']} query samples ({100 * summary['unseen_query_share']:.0f} %) are "
-                "of classes that the writer's support samples lack: personalising cannot learn these, and can only unlearn "
-                "them"
+                f"{unseen} of {summary['query_samples']} query samples ({100 * summary['unseen_query_share']:.0f} %) "
+                "are of classes of which the writer has no support sample: personalising cannot learn them"
             )
         if diverged := summary.get("dropped"):
             found.append(f"held-out writers left out because what they made of the model diverged: {diverged}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bundle.report.writers import Writers
-from custom.metrics import NEGATIVES, POSITIVES, is_count, weight
+from custom.metrics import NEGATIVES, POSITIVES, is_count, lower_is_better, weighted_mean
 
 Metrics = dict[str, float]
 Sites = dict[str, Metrics]
@@ -17,7 +17,7 @@ BYTES = ("upload_bytes", "download_bytes", "dense_upload_bytes", "dense_download
 
 @dataclass
 class Score:
-    """Metrics of one model: at each site, and of all sites, as `weighted_mean` gives them."""
+    """Metrics of one model: at each site, and of all sites, as `custom.metrics.weighted_mean` gives them."""
 
     sites: Sites = field(default_factory=dict)
     aggregate: Metrics = field(default_factory=dict)
@@ -164,7 +164,7 @@ class Report:
         return _prefer(names, "val_accuracy")
 
     def scores(self) -> list[str]:
-        """The metrics to show a table of, the first first: all but losses, and a loss if there is nothing else."""
+        """The metrics to show a table of, the first first: all but losses, unless it is the first."""
         return _but_losses(self.metrics(), self.key_metric())
 
     def cross_metric(self) -> str:
@@ -208,26 +208,4 @@ def _prefer(names: list[str], first: str) -> str:
 
 
 def _but_losses(names: list[str], first: str) -> list[str]:
-    return [first, *(name for name in names if name != first and "loss" not in name)]
-
-
-def weighted_mean(sites: Sites, samples: dict[str, float]) -> Metrics:
-    """Mean of each metric over the sites that have it, a count's sum.
-
-    Weighted by samples, or as `custom.metrics.weight` says; a plain mean if no weight is known.
-    """
-    means: Metrics = {}
-    for name in sorted({name for metrics in sites.values() for name in metrics}):
-        pairs = [
-            (metrics[name], float(weight(name, metrics, samples.get(site) or 0)))
-            for site, metrics in sorted(sites.items())
-            if name in metrics
-        ]
-        if is_count(name):
-            means[name] = sum(value for value, _ in pairs)
-            continue
-        total = sum(weight for _, weight in pairs)
-        means[name] = (
-            sum(value * weight for value, weight in pairs) / total if total else sum(v for v, _ in pairs) / len(pairs)
-        )
-    return means
+    return [first, *(name for name in names if name != first and not lower_is_better(name))]

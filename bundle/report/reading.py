@@ -11,12 +11,13 @@ from typing import Any
 from bundle.events import Event, read_events
 from bundle.report.causes import first_cause
 from bundle.report.locate import Run, find_run, opened
-from bundle.report.model import BYTES, COUNTS, Metrics, Report, Round, Score, Sites, weighted_mean
+from bundle.report.model import BYTES, COUNTS, Metrics, Report, Round, Score, Sites
 from bundle.report.outcome import ENDED_EARLY, judge, what_went_wrong
 from bundle.report.personal import elsewhere, latest
 from bundle.report.phases import Phases, rounds_behind
 from bundle.report.writers import read_writers
 from custom.checks.update import is_finite_number
+from custom.metrics import weighted_mean
 from custom.progress import FILE_NAME
 
 CROSS_SITE = Path("cross_site_val/cross_val_results.json")
@@ -90,6 +91,8 @@ def build(events: list[Event]) -> Report:
     _fill_rounds(report, list(rounds.values()), by_kind.get("validation", []), behind)
     best = by_kind.get("best", [])
     report.best = {name: best[-1].get(name) for name in ("round", "metric", "value")} if best else None
+    if report.best and (row := report.best_row()) and report.best["metric"] in row.aggregate:
+        report.best["value"] = row.aggregate[report.best["metric"]]  # FLARE's own selector weighs all by samples
     report.personalization = latest(by_kind.get("fine_tuned", []))
     report.writers = read_writers(list(rounds.values()), by_kind.get("personalized", []), report.samples, behind)
     report.errors = what_went_wrong(events)

@@ -29,7 +29,6 @@ from custom.errors import BundleError
 from custom.keys import LARGEST_WRITER, POSITIONS, SAMPLES, TOO_LARGE_ROUND, WRITERS
 from custom.panic import check_or_panic
 
-
 KINDS = {False: "update norm", True: "norm of the running statistics"}  # by whether it is of statistics
 
 

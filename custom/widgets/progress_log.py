@@ -39,6 +39,8 @@ class ProgressLog(Widget):
         key_metric: the metric of INITIAL_METRICS that the log line shows.
     """
 
+    agrees = ("key_metric",)  # with ModelSelector
+
     def __init__(self, key_metric: str = "val_accuracy") -> None:
         super().__init__()
         self.key_metric = key_metric

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from bundle.events import Event, Follower, read_events
-from bundle.report.model import Score, weighted_mean
+from bundle.report.model import Score
 from bundle.report.reading import build, read_report
+from custom.metrics import weighted_mean
 from tests.bundle.conftest import job_events, round_event, write_run
 
 

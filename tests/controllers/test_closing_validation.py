@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nvflare.apis.dxo import DXO, DataKind, MetaKey
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from nvflare.app_common.abstract.model import make_model_learnable
@@ -17,6 +18,7 @@ from nvflare.app_common.widgets.intime_model_selector import IntimeModelSelector
 
 from controllers.closing_validation import ClosingValidation
 from custom.keys import SPLIT
+from custom.widgets.model_selector import ModelSelector
 from tests.support import Engine, arrays, run_controller
 
 
@@ -114,3 +116,47 @@ def test_the_last_model_is_compared_by_the_mean_that_the_selector_takes(engine: 
 
     run_controller(engine, ClosingValidation(), answer)
     assert not best_fired(engine)
+
+
+def test_the_bundles_selector_compares_what_the_report_shows(engine: Engine) -> None:
+    """As above: weighted by pairs, 0.87 is above 0.75."""
+    engine.components["model_selector"] = ModelSelector(key_metric="val_auc")
+    engine.components["model_selector"].best_val_metric = 0.75
+    site_1 = {"val_auc": 0.9, "val_positives": 1.0, "val_negatives": 9.0}
+    site_2 = {"val_auc": 0.6, "val_positives": 1.0, "val_negatives": 1.0}
+
+    def answer(site: str, task: str, data: Shareable) -> Shareable:
+        metrics, samples = (site_1, 1) if site == "site-1" else (site_2, 2)
+        return DXO(DataKind.METRICS, data=metrics, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: samples}).to_shareable()
+
+    run_controller(engine, ClosingValidation(), answer)
+    assert best_fired(engine)
+
+
+@pytest.mark.parametrize(("best_so_far", "expected"), [(-0.3, True), (-0.1, False)])
+def test_a_low_loss_is_good(engine: Engine, best_so_far: float, expected: bool) -> None:
+    """0.2 at both sites, against 0.3 and 0.1 before."""
+    engine.components["model_selector"] = ModelSelector(key_metric="val_loss")
+    engine.components["model_selector"].best_val_metric = best_so_far
+    reply = DXO(DataKind.METRICS, data={"val_loss": 0.2}, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: 1}).to_shareable()
+    run_controller(engine, ClosingValidation(), lambda site, task, data: reply)
+    assert best_fired(engine) is expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "negate", "ends"),
+    [
+        ("val_loss", False, True),
+        ("val_loss", True, False),
+        ("val_accuracy", True, True),
+        ("val_accuracy", False, False),
+        ("val_mystery", False, False),
+    ],
+)
+def test_flares_selector_in_the_wrong_direction_ends_the_job_at_its_start(
+    engine: Engine, metric: str, negate: bool, ends: bool
+) -> None:
+    engine.components["model_selector"] = IntimeModelSelector(key_metric=metric, negate_key_metric=negate)
+    with engine.new_context() as fl_ctx:
+        ClosingValidation().handle_event(EventType.START_RUN, fl_ctx)
+    assert ("[setting-value]" in engine.panic()) is ends

@@ -328,7 +328,7 @@ def with_statistics(norm: float, mean: float, variance: float) -> dict[str, np.n
 
 
 def test_statistics_have_a_norm_of_their_own():
-    """Weights of norm 1 beside statistics of norm 1000: a weight of norm 20 and statistics of norm 20000 are refused."""
+    """Weights of norm 1 beside statistics of norm 1000: 20 of the one and 20000 of the other are refused."""
     check, server = CheckUpdate(max_norm_ratio=10), Server(MODEL | NORM)
     for site in SITES:
         good = submission(site, 0, with_statistics(1, 600, 800))

@@ -1,0 +1,136 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Selects the best global model by a validation metric, as the report computes it, whether high or low is good.
+
+FLARE's IntimeModelSelector takes a high value for good, also of a loss, weighs every metric by samples, counts updates
+that the aggregator then refuses, and only logs that a metric is unknown. With this one the value of the best round is
+the one in the report's table.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nvflare.apis.dxo import MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_context import FLContext
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+from nvflare.app_common.widgets.intime_model_selector import IntimeModelSelector
+
+from custom.errors import BundleError
+from custom.metrics import is_count, lower_is_better, weighted_mean
+from custom.panic import check_or_panic
+from custom.widgets.progress_log import numbers
+
+
+class ModelSelector(IntimeModelSelector):
+    """Fires GLOBAL_BEST_MODEL_AVAILABLE when the model that the sites received is the best so far.
+
+    Args:
+        key_metric: of the sites' INITIAL_METRICS.
+        negate_key_metric: whether a low value is good; null: as is known of the metric (`custom.metrics`).
+        weigh_by_local_iter: must be true; the mean over sites is weighted as in the report.
+    """
+
+    agrees = ("key_metric",)  # with ProgressLog
+
+    def __init__(
+        self,
+        key_metric: str = "val_accuracy",
+        negate_key_metric: bool | None = None,
+        weigh_by_local_iter: bool = True,
+    ) -> None:
+        lower = lower_is_better(str(key_metric)) if negate_key_metric is None else negate_key_metric
+        super().__init__(weigh_by_local_iter, key_metric=str(key_metric), negate_key_metric=bool(lower))
+        self._given = (key_metric, negate_key_metric)
+        self._metrics: dict[str, dict[str, float]] = {}
+        self._samples: dict[str, float] = {}
+        self._reported = False  # has any site ever reported the key metric?
+
+    def check(self) -> None:
+        """Raises BundleError if a setting is of another type or contradicts what is known of the metric."""
+        metric, negate = self._given
+        if not isinstance(metric, str) or not metric:
+            raise BundleError(code="setting-value", key="key_metric", expected="the name of a metric", got=repr(metric))
+        if self.weigh_by_local_iter is not True:
+            got = repr(self.weigh_by_local_iter)
+            raise BundleError(code="setting-value", key="weigh_by_local_iter", expected="true", got=got)
+        if negate is not None and not isinstance(negate, bool):
+            got = repr(negate)
+            raise BundleError(code="setting-value", key="negate_key_metric", expected="true, false or null", got=got)
+        check_direction(metric, negate)
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Collects the scores of a round and compares their mean before the updates are aggregated."""
+        if event_type == EventType.START_RUN:
+            check_or_panic(self, fl_ctx)
+        elif event_type == AppEventType.ROUND_STARTED:
+            self._metrics, self._samples = {}, {}
+        elif event_type == AppEventType.AFTER_CONTRIBUTION_ACCEPT:
+            self._collect(fl_ctx)
+        elif event_type == AppEventType.BEFORE_AGGREGATION:
+            self._compare(fl_ctx)
+
+    def _collect(self, fl_ctx: FLContext) -> None:
+        if not fl_ctx.get_prop(AppConstants.AGGREGATION_ACCEPTED, True):
+            return
+        result = from_shareable(fl_ctx.get_prop(AppConstants.TRAINING_RESULT))
+        received = result.get_meta_prop(MetaKey.INITIAL_METRICS)
+        site = fl_ctx.get_peer_context().get_identity_name()
+        self._metrics[site] = numbers(received if isinstance(received, dict) else {self.key_metric: received})
+        self._samples[site] = float(result.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 0))
+
+    def _compare(self, fl_ctx: FLContext) -> None:
+        metrics, samples, self._metrics, self._samples = self._metrics, self._samples, {}, {}
+        names = sorted({name for site in metrics.values() for name in site})
+        self._reported = self._reported or self.key_metric in names
+        if names and not self._reported:
+            self.system_panic(unknown_metric(self.key_metric, names).coded(), fl_ctx)
+            return
+        current_round = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
+        value = weighted_mean(metrics, samples).get(self.key_metric)
+        if current_round == 0 or value is None:  # the model of round 0 has not been trained
+            return
+        self.raw_val_metric, self.val_metric = value, -value if self.negate_key_metric else value
+        if self.val_metric <= self.best_val_metric:
+            return
+        self.best_val_metric, self.best_raw_val_metric = self.val_metric, value
+        self.log_info(fl_ctx, f"new best model after round {current_round}: {self.key_metric} {value:.4f}")
+        info: dict[str, Any] = self._make_metrics_selection_info(current_round)
+        fl_ctx.set_prop(AppConstants.VALIDATION_RESULT, self.best_val_metric, private=True, sticky=False)
+        fl_ctx.set_prop(AppConstants.METRICS_SELECTION_INFO, info, private=True, sticky=False)
+        self.fire_event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, fl_ctx)
+
+
+def check_direction(metric: str, negate: bool | None) -> None:
+    """Compares `negate_key_metric`, as it is set, with what is known of the metric.
+
+    Raises:
+        BundleError: they contradict each other; or it is null, and nothing is known.
+    """
+    lower = lower_is_better(metric)
+    if lower is None and negate is None:
+        problem = f"it is not known whether a high or a low {metric} is good"
+        remedy = "set negate_key_metric: true if low is good, false if high is"
+        raise BundleError(problem, code="setting-value", key="negate_key_metric", remedy=remedy)
+    if negate is not None and lower is not None and bool(negate) != lower:
+        good = "low" if lower else "high"
+        raise BundleError(
+            f"a {good} {metric} is good, so the worst model would be selected",
+            code="setting-value",
+            key="negate_key_metric",
+            expected=str(lower).lower(),
+            got=str(negate).lower(),
+        )
+
+
+def unknown_metric(metric: str, reported: list[str]) -> BundleError:
+    """Of a metric that no site reports."""
+    names = ", ".join(name for name in reported if not is_count(name))
+    return BundleError(
+        "the sites do not report this metric",
+        code="metric-unknown",
+        key="key_metric",
+        got=metric,
+        remedy=f"they report {names}",
+    )

@@ -1,0 +1,1 @@
+../../../../../../custom/widgets/model_selector.py
