@@ -1,7 +1,8 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
 """Runs a grid of settings of a job in FLARE's simulator; can be stopped, and goes on where it stopped.
 
-A point's identity is its settings, and it has a folder of that name under OUT: `job` (exported), `workspace` (FLARE's,
+A seed is a repeat and no setting: settings are compared by their means over the seeds of the grid. A point's identity
+is its settings, seeds included, and it has a folder of that name under OUT: `job` (exported), `workspace` (FLARE's,
 with simulator.log), `report.json`, and `point.json`, which says whether it finished. The same command again runs what
 did not finish; with another grid it adds points, and the results are those of the grid that was asked for. A sweep of
 another job, `--set` or `-n` in the same OUT is refused, and so is one whose code has changed since a point finished.
@@ -23,18 +24,21 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bundle import settings
+from bundle.arguments import is_component
 from bundle.export import export
 from bundle.jobs import Job, read_job, read_json
 from bundle.run import check_sites
 from bundle.sweep_grid import Point, points
 from bundle.sweep_plot import to_html, write_png
-from bundle.sweep_results import Result, choose_metric, load, ranked, to_csv, to_json, to_text
+from bundle.sweep_results import Result, choose_metric, load
 from bundle.sweep_running import Size, run_all
+from bundle.sweep_table import group, ranked, to_csv, to_json, to_text
 from custom.errors import BundleError
 from custom.progress import write_atomically
 
 SWEEP_FILE = "sweep.json"
 PLOT = "plot.png"
+SEED = "seed"
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def sweep(asked: Asked) -> list[Result] | None:
     """Runs what is not done yet, prints the table, writes results.json, results.csv, plot.png and results.html.
 
     Returns:
-        A result a point, the best first, or None if the user stopped the sweep.
+        A result a point, those of the best setting first, or None if the user stopped the sweep.
 
     Raises:
         BundleError: a point, or `out`, is not as it must be; nothing has run then. Or no point has the metric.
@@ -87,11 +91,18 @@ def sweep(asked: Asked) -> list[Result] | None:
                 _prepare(out / result.point.name, Path(temporary, result.point.name), result)
             print(f"job {facts['job']}: {len(results)} points, {len(results) - len(waiting)} finished before; {out}")
             complete = run_all(waiting, out, size, lambda: choose_metric(results, asked.metric))
-            _show(out, facts, results, asked.metric)
+            results = _show(out, facts, results, asked.metric, _seeds(asked, grid))
     if not complete:
         print("stopped; the same command goes on from here")
         return None
-    return ranked(results, choose_metric(results, asked.metric))
+    return results
+
+
+def _seeds(asked: Asked, grid: Sequence[Point]) -> list[str]:
+    """The keys of the grid that name an argument `seed`, of whatever component."""
+    configs = read_job(asked.job).configs
+    keys = [key for key in grid[0].settings if not all(is_component(point.settings[key]) for point in grid)]
+    return [key for key in keys if all(argument == SEED for _, argument in settings.find(configs, key))]
 
 
 def _size(asked: Asked) -> Size:
@@ -196,17 +207,21 @@ def _prepare(folder: Path, job: Path, result: Result) -> None:
     result.save(folder)
 
 
-def _show(out: Path, facts: dict[str, Any], results: Sequence[Result], asked_metric: str) -> None:
-    """Prints the table and writes the files."""
+def _show(
+    out: Path, facts: dict[str, Any], results: Sequence[Result], asked_metric: str, seeds: Sequence[str]
+) -> list[Result]:
+    """Prints the table and writes the files; the results in the order of the table."""
     metric = choose_metric(results, asked_metric)
-    results = ranked(results, metric)
-    content = json.dumps(facts | to_json(results, metric), indent=2, allow_nan=False)
+    rows = ranked(group(results, seeds), metric)
+    content = json.dumps(facts | {"repeats_over": list(seeds)} | to_json(rows, metric), indent=2, allow_nan=False)
     write_atomically(out / "results.json", content + "\n")
-    write_atomically(out / "results.csv", to_csv(results, metric))
-    write_atomically(out / "results.html", to_html(f"{facts['job']}: {len(results)} points", results, metric))
+    write_atomically(out / "results.csv", to_csv(rows, metric))
+    repeats = f" of {len(rows)} settings" if seeds else ""
+    write_atomically(out / "results.html", to_html(f"{facts['job']}: {len(results)} points{repeats}", rows, metric))
     files = ["results.json", "results.csv", "results.html"]
     (out / PLOT).unlink(missing_ok=True)
-    if results[0].value(metric) is not None:
-        write_png(out / PLOT, results, metric)
+    if rows[0].value(metric) is not None:
+        write_png(out / PLOT, rows, metric)
         files.append(PLOT)
-    print(f"\n{to_text(results, metric)}\nwrote {', '.join(files)} to {out}")
+    print(f"\n{to_text(rows, metric)}\nwrote {', '.join(files)} to {out}")
+    return [result for row in rows for result in row.repeats]

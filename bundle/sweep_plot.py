@@ -14,7 +14,8 @@ from bundle.report.drawing import BLUE, GREEN, GREY, STYLE, Draw, svg
 from bundle.report.elements import paragraph, table
 from bundle.report.wording import human_bytes
 from bundle.sweep_grid import Point
-from bundle.sweep_results import Result, best_line, lower_is_better, notes, rows
+from bundle.sweep_table import Row, best_line, notes, table_rows, tied
+from custom.metrics import lower_is_better
 
 SIZE = (7.6, 4.6)
 DECADE = 10.0
@@ -27,7 +28,7 @@ ALIGN = {1: "left", -1: "right", 0: "center"}
 STEP = 8.0  # points between a marker and its label, and between two places for it
 
 
-def write_png(path: Path, results: Sequence[Result], metric: str) -> None:
+def write_png(path: Path, results: Sequence[Row], metric: str) -> None:
     """The plot as a picture."""
     import matplotlib as mpl  # slow to import
     from matplotlib.figure import Figure
@@ -40,36 +41,44 @@ def write_png(path: Path, results: Sequence[Result], metric: str) -> None:
     temporary.replace(path)
 
 
-def to_html(title: str, results: Sequence[Result], metric: str) -> str:
+def to_html(title: str, results: Sequence[Row], metric: str) -> str:
     """One page that needs nothing else."""
     style = Path(html.__file__).with_name("style.css").read_text(encoding="utf-8")
-    header, *lines = rows(results, metric)
-    best = bool(best_line(results, metric))
-    classes = ["best" if best and index == 0 else "" for index in range(len(lines))]
+    header, *lines = table_rows(results, metric)
+    best = tied(results, metric)
+    classes = ["best" if row in best else "" for row in results]
     parts = [f"<header><h1>{escape(title)}</h1></header>", paragraph(best_line(results, metric))]
     if best:
         picture = svg(plot(results, metric), f"{metric} by bytes sent", size=SIZE)
         parts.append(f'<div class="card"><h3>{escape(metric)} by bytes sent</h3>\n{picture}</div>')
     parts.append(table(header, list(zip(classes, lines, strict=True))))
-    parts += [paragraph(note) for note in notes(results)]
+    parts += [paragraph(note) for note in notes(results, metric)]
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
     )
 
 
-def plot(results: Sequence[Result], metric: str) -> Draw:
-    """Draws the points that have the metric; `results` are ranked, so the first is the best."""
-    shown = [(row.upload_bytes, value, row) for row in results if (value := row.value(metric)) is not None]
+def plot(results: Sequence[Row], metric: str) -> Draw:
+    """Draws the settings that have the metric, with bars of one standard deviation over seeds; the best are green."""
+    shown = [
+        (row.mean_of("upload_bytes") or 0.0, value, row) for row in results if (value := row.value(metric)) is not None
+    ]
+    best = tied(results, metric)
 
     def draw(figure: Any, axes: Any) -> None:
         from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
         sizes = [x for x, _, _ in shown]
-        front = unbeaten([(x, y) for x, y, _ in shown], lower_is_better(metric))
+        front = unbeaten([(x, y) for x, y, _ in shown], bool(lower_is_better(metric)))
         axes.plot([x for x, _ in front], [y for _, y in front], color=GREY, linewidth=1.2, linestyle="--", zorder=1)
         axes.scatter(sizes, [y for _, y, _ in shown], color=BLUE, s=34, zorder=2)
-        axes.scatter(*shown[0][:2], color=GREEN, s=90, zorder=3)
+        bars = [(x, y, std) for x, y, row in shown if (std := row.std(metric)) is not None]
+        if bars:
+            axes.errorbar(*zip(*bars, strict=True), fmt="none", ecolor=GREY, elinewidth=1.2, capsize=3, zorder=1)
+        for x, y, row in shown:
+            if row in best:
+                axes.scatter(x, y, color=GREEN, s=90, zorder=3)
         axes.margins(0.12, 0.15)
         if is_wide(sizes):
             axes.set_xscale("log")

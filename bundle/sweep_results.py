@@ -1,10 +1,8 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""What came out of each point of a sweep, and the table and files that show it."""
+"""What came out of each point of a sweep."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -13,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from bundle.report.model import BYTES, Report
-from bundle.report.wording import ALIKE, against_dense, embedded_warning, human_bytes, human_seconds, number, table
-from bundle.sweep_grid import Point, value_text
+from bundle.report.wording import embedded_warning
+from bundle.sweep_grid import Point
 from custom.errors import BundleError
-from custom.metrics import weighted_mean
+from custom.metrics import lower_is_better, weighted_mean
 from custom.progress import write_atomically
 
 POINT_FILE = "point.json"
 NOT_RUN = "not run"
-PERSONALIZED = "personalized_accuracy"
+PERSONALIZED = "personalized_accuracy"  # of held-out writers
+PERSONAL, PERSONAL_TEST = "personal_val_accuracy", "personal_test_accuracy"  # of each site's own model
+FIRST = (PERSONALIZED, PERSONAL)  # what a job with such scores is about
 TEST_MODELS = {"final": "SRV_FL_global_model.pt", "best": "SRV_best_FL_global_model.pt"}
 Values = dict[str, float]
 
@@ -77,7 +77,7 @@ class Result:
         """Takes over what the report says."""
         self.status, self.error = report.status, " ".join(report.errors[0].split()) if report.errors else ""
         self.metrics = _metrics(report)
-        self.key_metric = PERSONALIZED if PERSONALIZED in self.metrics else report.key_metric()
+        self.key_metric = next((name for name in FIRST if name in self.metrics), report.key_metric())
         for name in BYTES:
             setattr(self, name, report.total_bytes(name))
         self.seconds = report.seconds
@@ -112,10 +112,20 @@ def _metrics(report: Report) -> dict[str, Values]:
     for name in ("initial_accuracy", PERSONALIZED) if report.writers else ():
         last = [getattr(point, name) for point in report.writers.curve[-1:]] if report.writers else []
         found[name] = _best_and_final(name, last, last)  # no earlier model is kept
-    personal = (report.personalization or {}).get("summary", {}).get("personal", {}).get("mean")
-    if isinstance(personal, int | float):
-        found["personal_test_accuracy"] = _best_and_final("", [personal], [personal])
+    for name, value in _personal(report).items():
+        found[name] = _best_and_final(name, [value], [value])
     return {name: values for name, values in found.items() if values}
+
+
+def _personal(report: Report) -> Values:
+    """Accuracy of each site's own model: on validation data, to choose by, and on test data; means over samples."""
+    personalization = report.personalization or {}
+    sites = {site: row.get("personal") or {} for site, row in personalization.get("sites", {}).items()}
+    scores = {site: {"val": row["val_accuracy"]} for site, row in sites.items() if "val_accuracy" in row}
+    samples = {site: float(report.samples.get(site, {}).get("validation", 0)) for site in scores}
+    found = {PERSONAL: weighted_mean(scores, samples)["val"]} if scores and len(scores) == len(sites) else {}
+    test = personalization.get("summary", {}).get("personal", {}).get("mean")
+    return found | ({PERSONAL_TEST: float(test)} if isinstance(test, int | float) else {})
 
 
 def _best_and_final(name: str, values: Iterable[float], last: Sequence[float]) -> Values:
@@ -124,11 +134,6 @@ def _best_and_final(name: str, values: Iterable[float], last: Sequence[float]) -
     if last and math.isfinite(last[-1]):
         found["final"] = float(last[-1])
     return found
-
-
-def lower_is_better(metric: str) -> bool:
-    """Of a loss or an error."""
-    return "loss" in metric or "error" in metric
 
 
 def choose_metric(results: Sequence[Result], asked: str) -> str:
@@ -147,87 +152,3 @@ def choose_metric(results: Sequence[Result], asked: str) -> str:
             remedy=f"it has {', '.join(names)}",
         )
     return asked or next((result.key_metric for result in finished if result.key_metric), "")
-
-
-def ranked(results: Sequence[Result], metric: str) -> list[Result]:
-    """The best first; of equal ones the one that sent fewer bytes; then those without the metric."""
-    sign = 1 if lower_is_better(metric) else -1
-
-    def place(result: Result) -> tuple[bool, bool, float, int]:
-        value = result.value(metric)
-        return not result.finished, value is None, sign * (value or 0.0), result.upload_bytes
-
-    return sorted(results, key=place)
-
-
-def rows(results: Sequence[Result], metric: str) -> list[list[str]]:
-    """A header and a row a point, for people; the number of text columns is that of the settings and one."""
-    keys = list(results[0].settings)
-    columns = [column for way in ("up", "down") for column in _sent(results, way)]
-    lines = [[*keys, "status", f"best {metric}".strip(), "final", *(column[0] for column in columns), "time"]]
-    for index, result in enumerate(results, start=1):
-        values = [number(result.value(metric, kind)) for kind in ("best", "final")]
-        sent = [column[index] for column in columns]
-        time = human_seconds(result.seconds) if result.seconds else "-"
-        lines.append([*(value_text(result.settings[key]) for key in keys), result.status, *values, *sent, time])
-    return lines
-
-
-def _sent(results: Sequence[Result], way: str) -> list[list[str]]:
-    """A column of bytes `up` or `down`; and one that compares them with dense exchange, if any differ."""
-    names = f"{way}load_bytes", f"dense_{way}load_bytes"
-    counts = [tuple(getattr(result, name) for name in names) for result in results]
-    ran = [result.upload_bytes or result.download_bytes for result in results]
-    sent = [human_bytes(count) if did else "-" for (count, _), did in zip(counts, ran, strict=True)]
-    beside = [against_dense(*count) if did else "" for count, did in zip(counts, ran, strict=True)]
-    differs = any(text not in ("", ALIKE) for text in beside)
-    return [[way, *sent], *([["vs dense", *(text or "-" for text in beside)]] if differs else [])]
-
-
-def to_text(results: Sequence[Result], metric: str) -> str:
-    """The table, the best point, and why the others failed."""
-    text = table(rows(results, metric), len(results[0].settings) + 1) + "\n"
-    if line := best_line(results, metric):
-        text += f"\n{line}\n"
-    return text + "".join(f"\n{note}\n" for note in notes(results))
-
-
-def notes(results: Sequence[Result]) -> list[str]:
-    """Why points failed, and what else a reader must know."""
-    failures = [f"{result.status}: {result.point.label}: {result.error}" for result in results if result.error]
-    return [*dict.fromkeys(result.warning for result in results if result.warning), *failures]
-
-
-def best_line(results: Sequence[Result], metric: str) -> str:
-    """Names the best point; empty if none has the metric."""
-    value = results[0].value(metric)
-    if value is None:
-        return ""
-    sent = human_bytes(results[0].upload_bytes)
-    return f"best: {results[0].point.label}  ({metric} {number(value)}, {sent} up)"
-
-
-def to_csv(results: Sequence[Result], metric: str) -> str:
-    """A row a point, numbers in full; a metric that is not known is an empty cell."""
-    keys = list(results[0].settings)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names = [f"best_{metric}", f"final_{metric}"] if metric else ["best", "final"]
-    writer.writerow([*keys, "status", *names, *BYTES, "seconds", "dataset", "folder", "error"])
-    for result in results:
-        values = [result.value(metric, kind) for kind in ("best", "final")]
-        sums = [*(getattr(result, name) for name in BYTES), round(result.seconds, 3)]
-        settings = [value_text(result.settings[key]) for key in keys]
-        writer.writerow([*settings, result.status, *values, *sums, result.dataset, result.point.name, result.error])
-    return out.getvalue()
-
-
-def to_json(results: Sequence[Result], metric: str) -> dict[str, Any]:
-    """The part of results.json about the points; `best` is a folder, or null."""
-    found = []
-    for result in results:
-        row = asdict(result) | {"folder": result.point.name}
-        row |= {kind: result.value(metric, kind) for kind in ("best", "final")}
-        found.append(row)
-    best = results[0].point.name if results[0].value(metric) is not None else None
-    return {"metric": metric, "lower_is_better": lower_is_better(metric), "best": best, "points": found}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from bundle.report.model import Report
 from bundle.report.wording import model_name
+from custom.metrics import lower_is_better
 from dashboard.chart_style import (
     ACCENT,
     BAD,
@@ -39,7 +40,7 @@ UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 def metrics(report: Report) -> list[str]:
     """What a curve can be drawn of, the most telling first."""
     key = report.key_metric()
-    return sorted(report.metrics(), key=lambda name: (name != key, "loss" in name, name))
+    return sorted(report.metrics(), key=lambda name: (name != key, bool(lower_is_better(name)), name))
 
 
 def curves(report: Report, metric: str) -> Options:

@@ -53,13 +53,13 @@ def test_the_mean_is_weighted_by_samples_tensor_by_tensor():
 
 
 def test_metrics_of_two_classes_are_weighted_by_their_own_samples():
-    """9 of 10 ill and 1 of 2: 10 of 12, though both sites train on as many samples; counts are left out."""
+    """9 of 10 ill and 1 of 2: 10 of 12, though both sites train on as many samples; counts are added up."""
     server, aggregator = Server({}), WeightedAggregator()
     for site, sensitivity, positives in (("site-1", 0.9, 10), ("site-2", 0.5, 2)):
         metrics = {"val_sensitivity": sensitivity, "val_positives": positives, "val_negatives": 1}
         assert accept(aggregator, server, site, {"w": array(1)}, 100, metrics)
     means = aggregate(aggregator, server).get_meta_prop(MetaKey.INITIAL_METRICS)
-    assert means == {"val_sensitivity": pytest.approx(10 / 12)}
+    assert means == {"val_sensitivity": pytest.approx(10 / 12), "val_positives": 12, "val_negatives": 2}
 
 
 def test_sums_run_in_float64():

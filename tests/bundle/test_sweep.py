@@ -45,6 +45,8 @@ if timeout == 13:
 for event in events:
     if event["event"] == "best":
         event["value"] = 10 * timeout
+    if event["event"] == "validation":
+        event["sites"] = {{site: {{"val_accuracy": 10 * timeout}} for site in event["sites"]}}
 if timeout == 60:
     site = subprocess.Popen(["sleep", "60"], start_new_session=True)
     (workspace / "pid").write_text(str(site.pid))
@@ -127,9 +129,9 @@ def test_a_sweep_runs_every_point_and_ranks_them(
     assert (out / "results.csv").read_text() == (
         "rounds.timeout,status,best_val_accuracy,final_val_accuracy,upload_bytes,download_bytes,"
         "dense_upload_bytes,dense_download_bytes,seconds,dataset,folder,error\n"
-        "0.05,completed,0.5,0.75,4000,2000,,,10.0,CIFAR-10,rounds.timeout=0.05,\n"
-        "0.03,completed,0.3,0.75,4000,2000,,,10.0,CIFAR-10,rounds.timeout=0.03,\n"
-        "0.01,completed,0.1,0.75,4000,2000,,,10.0,CIFAR-10,rounds.timeout=0.01,\n"
+        "0.05,completed,0.5,0.5,4000,2000,,,10.0,CIFAR-10,rounds.timeout=0.05,\n"
+        "0.03,completed,0.3,0.3,4000,2000,,,10.0,CIFAR-10,rounds.timeout=0.03,\n"
+        "0.01,completed,0.1,0.1,4000,2000,,,10.0,CIFAR-10,rounds.timeout=0.01,\n"
     )
     results = json.loads((out / "results.json").read_text())
     assert (results["best"], results["metric"]) == ("rounds.timeout=0.05", "val_accuracy")
@@ -145,6 +147,28 @@ def test_a_sweep_runs_every_point_and_ranks_them(
     assert (out / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (out / "results.html").read_text()
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_seeds_are_repeats_of_a_setting(
+    tmp_path: Path, starts: Path, capsys: pytest.CaptureFixture[str], job: Path
+) -> None:
+    """The component with the id `seed` of every job of the bundle; the score depends on the other setting alone."""
+    client = job / "app" / "config" / "config_fed_client.json"
+    config = json.loads(client.read_text())
+    config["components"].append({"id": "seed", "path": "a.Data", "args": {"seed": 0}})
+    client.write_text(json.dumps(config))
+    out = tmp_path / "out"
+    grid = ["--grid", "seed=0,1,2", "--grid", "rounds.timeout=0.02,0.04"]
+    assert main(["sweep", str(job), *grid, "-o", str(out)]) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert results["repeats_over"] == ["seed"]
+    assert [(row["settings"], row["seeds"]) for row in results["rows"]] == [
+        ({"rounds.timeout": 0.04}, 3),
+        ({"rounds.timeout": 0.02}, 3),
+    ]
+    assert results["best"] == "rounds.timeout=0.04"
+    assert len(results["points"]) == 6
+    assert "best: rounds.timeout=0.04  (val_accuracy 0.4000 +- 0.0000 over 3 seeds" in capsys.readouterr().out
 
 
 def test_whole_components_are_swept(

@@ -24,8 +24,9 @@ from bundle.report.reading import build
 from bundle.report.text import to_text
 from bundle.report.traffic import compared, notes, summary, table_rows
 from bundle.report.wording import against_dense
-from bundle.sweep_results import Result, to_csv
-from bundle.sweep_results import to_text as sweep_text
+from bundle.sweep_results import Result
+from bundle.sweep_table import group, to_csv
+from bundle.sweep_table import to_text as sweep_text
 from tests.bundle.conftest import job_events
 
 LINE = "sent up 5.2 kB, 3.1x less than dense exchange (16.0 kB); down 9.0 kB, 1.8x less (16.0 kB)"
@@ -168,7 +169,7 @@ def test_a_sweep_compares_what_differs() -> None:
         for k, up, dense in ((0.1, 125, 1000), (1.0, 1000, 1000), (0.5, 500, None))
     ]
     results.append(Result({"k": 9}, status="failed"))
-    lines = [re.split(r"\s{2,}", line.strip()) for line in sweep_text(results, "val_accuracy").splitlines()[:5]]
+    lines = [re.split(r"\s{2,}", line.strip()) for line in sweep_text(group(results), "val_accuracy").splitlines()[:5]]
     assert [line[4:] for line in lines] == [
         ["up", "vs dense", "down", "time"],
         ["125 B", "8.0x less", "1.0 kB", "5.0 s"],
@@ -176,7 +177,7 @@ def test_a_sweep_compares_what_differs() -> None:
         ["500 B", "-", "1.0 kB", "5.0 s"],
         ["-", "-", "-", "-"],
     ]
-    header, first, *_ = to_csv(results, "val_accuracy").splitlines()
+    header, first, *_ = to_csv(group(results), "val_accuracy").splitlines()
     assert header.split(",")[4:8] == list(BYTES)
     assert first.split(",")[4:8] == ["125", "1000", "1000", "1000"]
 
