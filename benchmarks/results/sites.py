@@ -6,7 +6,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from benchmarks.results.tables import met, spread, table
+from benchmarks.results.tables import error_of_difference, error_of_mean, judged, met, spread, table
 
 
 def data_loading(result: dict[str, Any]) -> str:
@@ -66,7 +66,9 @@ def federated_vs_central(result: dict[str, Any]) -> str:
     settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
     text += f"\n{result['rounds']} rounds or epochs; {settings}.\n"
     where = "below" if gap > 0 else "above"
-    verdict = f"target at most {target} below: {met(gap <= target)}"
+    scores = {name: [100 * run["test_accuracy"] for run in runs] for name, runs in result["runs"].items()}
+    error = error_of_difference(scores["central"], scores["federated"])
+    verdict = f"target at most {target} below: {judged(gap, target, error, at_most=True)}"
     return text + f"\nFederated is {abs(gap):.2f} points {where} central; {verdict}.\n"
 
 
@@ -75,7 +77,7 @@ def mnist_accuracy(result: dict[str, Any]) -> str:
     scores = [100 * run["test_accuracy"] for run in result["runs"]]
     target = 100 * result["target"]
     row = [str(result["sites"]), f"{result['runs'][0]['rounds']:g}", spread(scores, 2), str(len(scores))]
-    row += [f"at least {target:g}", met(statistics.mean(scores) >= target)]
+    row += [f"at least {target:g}", judged(statistics.mean(scores), target, error_of_mean(scores))]
     return table(["sites", "rounds", "test accuracy (%)", "seeds", "target", ""], [row])
 
 
@@ -104,7 +106,7 @@ def personalization(result: dict[str, Any]) -> str:
                         f"alpha {alpha}: personal above {kinds[other]}",
                         f"{gain:.1f} points",
                         f"{target}",
-                        met(gain >= target),
+                        judged(gain, target, error_of_difference(means["personal"], means[other])),
                     ]
                 )
         verdicts.append(

@@ -160,8 +160,32 @@ def _per_fed_avg_notes(result: dict[str, Any]) -> str:
         f"{' or '.join(map(str, held_out))} held-out writers; {arguments['sites']} sites{settings}. Meta phases: "
         f"{variants}.\n\nAccuracy is the mean over the held-out writers; ± is the standard deviation over seeds. Gains "
         "are paired by writer: ± is the standard error over writers, averaged over seeds, and brackets hold the lowest "
-        "and the highest seed. Harmed are the writers whose accuracy fell.\n"
+        f"and the highest seed. Harmed are the writers whose accuracy fell.{_reptile(result)}{_halves(result)}\n"
     )
+
+
+def _reptile(result: dict[str, Any]) -> str:
+    """What the rows of Reptile do not say."""
+    entry = result["variants"].get("reptile")
+    if entry is None:
+        return ""
+    steps, rate = entry["args"]["inner_steps"], entry["args"]["inner_lr"]
+    return (
+        f" Reptile was run with {steps} batches of Adam at {rate:g} a round, so no weight moves by more than about "
+        f"{steps * rate:.1g} a round; larger steps, such as the 10 epochs at 0.001 of FedLab's code, were not tested."
+    )
+
+
+def _halves(result: dict[str, Any]) -> str:
+    """How held-out writers' images were divided, which decides what personalising can gain."""
+    summaries = [scores for run in result["runs"] for scores in run["variants"].values()]
+    shares = [scores["unseen_query_share"] for scores in summaries if "unseen_query_share" in scores]
+    if not shares:
+        return (
+            " Measured with halves at random, not by class: query images of classes without a support image are among "
+            "them, which understates the gain where classes are many."
+        )
+    return f" Halves are by class; {statistics.mean(shares):.1%} of the query images are of classes without a support image."
 
 
 OTHERS = """What **others report, on other data (FEMNIST)**; not measured here, and so no row of the tables above:
