@@ -12,7 +12,7 @@ from bundle.events import Event
 from bundle.live_lines import AS_LINES, failed_part, held_out_line, losses_part, writers_part
 from bundle.report.phases import Phases, rounds_behind
 from bundle.report.reading import received_score
-from bundle.report.wording import human_bytes, human_seconds
+from bundle.report.wording import human_bytes, human_seconds, left_out_lines
 from custom.metrics import weighted_mean
 
 PHASES = {
@@ -59,6 +59,8 @@ class Live:
             if kind == "continued":
                 self._phases = Phases(rounds_behind(event))
             self.line(AS_LINES[kind](event))
+            for line in left_out_lines(event.get("left_out") or {}):
+                self._problem(f"left out of the data: {line}")
         elif kind == "round":
             self._round(event)
         elif kind == "validation":

@@ -24,14 +24,16 @@ from controllers.collect import Replies, check_seconds, collect
 from custom import progress
 from custom.checks.agreement import (
     check_finite,
+    check_remarks,
     check_same_data,
     check_same_model,
     check_samples,
     check_weights,
     odd_ones,
 )
+from custom.data.remarks import left_out_line
 from custom.errors import BundleError
-from custom.keys import DATA_INFO, SAMPLES
+from custom.keys import DATA_INFO, DATA_NOTES, DATA_WARNINGS, LEFT_OUT, SAMPLES
 from custom.learning.weights import Weights, load_weights
 
 METHODS = ("first", "client", "random", "average")
@@ -203,6 +205,8 @@ class InitializeGlobalWeights(Controller):
             check_samples(
                 name, reply.get_meta_prop(SAMPLES, {}), reply.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 0)
             )
+            left_out, *texts = (reply.get_meta_prop(key) for key in (LEFT_OUT, DATA_WARNINGS, DATA_NOTES))
+            check_remarks(name, left_out or {}, *(text or [] for text in texts))
             check_same_data(first_name, _info(first), name, _info(reply))
             check_same_model(first_name, first.data, name, reply.data)
         self._odd = set() if self._file else odd_ones({site: reply.data for site, reply in ordered})
@@ -252,7 +256,18 @@ class InitializeGlobalWeights(Controller):
         run_dir = Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id()))
         samples = {site: reply.get_meta_prop(SAMPLES) or {} for site, reply in ordered}
         fl_ctx.set_prop(SAMPLES, samples, private=True, sticky=True)
-        progress.append(run_dir, "initialized", method=method, source=source, dataset=info, samples=samples)
+        left_out, notes = (
+            {site: told for site, reply in ordered if (told := reply.get_meta_prop(key))}
+            for key in (LEFT_OUT, DATA_NOTES)
+        )
+        event = {"method": method, "source": source, "dataset": info, "samples": samples}
+        progress.append(run_dir, "initialized", **event, left_out=left_out, data_notes=notes)
+        for site, counts in left_out.items():
+            self.log_warning(fl_ctx, f"{site} left out of its data: {left_out_line(counts)}")
+        for site, reply in ordered:
+            for warning in reply.get_meta_prop(DATA_WARNINGS) or []:
+                self.log_warning(fl_ctx, f"data of {site}: {warning}")
+                progress.append(run_dir, "warning", reason=f"data of {site}: {warning}")
 
 
 def average(replies: dict[str, DXO]) -> Weights:

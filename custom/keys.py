@@ -4,6 +4,9 @@
 TRAIN_METRICS = "train_metrics"  # meta of a `train` result: {"train_loss": float}
 DATA_INFO = "data_info"  # meta of a `get_weights` result: SiteData.describe()
 SAMPLES = "samples"  # meta of a `get_weights` result: {split: number}, and of writers; at the server, of all sites
+LEFT_OUT = "left_out"  # meta of a `get_weights` result: {reason: number}, see custom.data.remarks
+DATA_WARNINGS = "data_warnings"  # the same: [sentence]
+DATA_NOTES = "data_notes"  # the same: [sentence]
 LARGEST_WRITER = "largest_writer"  # in SAMPLES of a site that hosts writers: samples of the one with the most
 SPLIT = "split"  # header of a `validate` task: which split to score on
 ROUNDS = "rounds"  # header of a `fine_tune` task: training rounds the model has behind it, or None if unknown

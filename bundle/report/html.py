@@ -17,8 +17,10 @@ from bundle.report.wording import (
     embedded_warning,
     human_bytes,
     human_seconds,
+    left_out_lines,
     model_name,
     no_rounds,
+    note_lines,
     number,
     split_names,
     status_line,
@@ -62,7 +64,12 @@ def _notices(report: Report) -> str:
         notices.append(f'<div class="notice"><p>Continues {escape(origin)}.</p></div>')
     if status_line(report) != report.status:
         notices.append(f'<div class="notice"><p>{escape(status_line(report))}</p></div>')
-    for kind, title, lines in (("bad", "What went wrong", report.errors), ("", "Warnings", report.warnings)):
+    sections = (
+        ("bad", "What went wrong", report.errors),
+        ("", "Warnings", report.warnings),
+        ("", "Left out of the data", left_out_lines(report.left_out)),
+    )
+    for kind, title, lines in sections:
         if lines:
             text = "".join(f"<p>{escape(line)}</p>" for line in lines)
             notices.append(f'<div class="notice {kind}"><strong>{title}</strong>{text}</div>')
@@ -170,7 +177,9 @@ def _cross_table(report: Report, metric: str) -> str:
 def _samples(report: Report) -> str:
     splits = [*split_names(report), *held_out.count_names(report)]
     rows = [("", [site, *(str(sizes.get(split, "-")) for split in splits)]) for site, sizes in report.samples.items()]
-    return f"<h2>Samples</h2>\n{table(['site', *(split.replace('_', ' ') for split in splits)], rows)}" if rows else ""
+    notes = "".join(paragraph(f"{line}.") for line in note_lines(report))
+    header = ["site", *(split.replace("_", " ") for split in splits)]
+    return f"<h2>Samples</h2>\n{table(header, rows)}{notes}" if rows else ""
 
 
 def _models(report: Report) -> str:

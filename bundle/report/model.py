@@ -73,6 +73,8 @@ class Report:
         seconds: from the first event to the last.
         dataset: what the sites said of their data, or None.
         samples: number of samples, by site and split.
+        left_out: how many items of its data a site saw and left out, by site and reason.
+        data_notes: how a site read its data, by site.
         initial: the score of the model before round 1, if it is known.
         cross_site: metrics by model and site.
         personalization: what fine-tuning came to, as in fine_tune.json; and `elsewhere`, if personal models are shared:
@@ -94,6 +96,8 @@ class Report:
     seconds: float = 0.0
     dataset: dict[str, Any] | None = None
     samples: dict[str, dict[str, int]] = field(default_factory=dict)
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    data_notes: dict[str, list[str]] = field(default_factory=dict)
     initial: Score | None = None
     rounds: list[Round] = field(default_factory=list)
     cross_site: dict[str, Sites] = field(default_factory=dict)
@@ -192,6 +196,8 @@ class Report:
             "job": self.job,
             **({"continued": self.continued} if self.continued else {}),
             "dataset": self.dataset,
+            "left_out": self.left_out,
+            "data_notes": self.data_notes,
             "initial": {"sites": self.initial.sites, "aggregate": self.initial.aggregate} if self.initial else None,
             "rounds": [({"task": row.task} if several else {}) | row.to_json() for row in self.rounds],
             "cross_site": self.cross_site,
@@ -199,6 +205,7 @@ class Report:
             "best": self.best,
             "status": self.status,
             "errors": self.errors,
+            "warnings": self.warnings,
         }
 
 

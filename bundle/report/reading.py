@@ -85,6 +85,7 @@ def build(events: list[Event]) -> Report:
         report.continued = {name: continued.get(name) for name in ("job_id", "workflow", "round")}
     for initialized in by_kind.get("initialized", []):
         report.dataset, report.samples = initialized.get("dataset"), initialized.get("samples") or {}
+        report.left_out, report.data_notes = initialized.get("left_out") or {}, initialized.get("data_notes") or {}
     if events:
         report.seconds = float(events[-1].get("time", 0)) - float(events[0].get("time", 0))
     rounds = {(event.get("task"), event["round"]): event for event in by_kind.get("round", [])}

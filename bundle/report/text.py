@@ -14,8 +14,10 @@ from bundle.report.wording import (
     embedded_warning,
     human_bytes,
     human_seconds,
+    left_out_lines,
     model_name,
     no_rounds,
+    note_lines,
     number,
     status_line,
     table,
@@ -171,7 +173,13 @@ def _models(report: Report) -> str:
 
 def _problems(report: Report) -> str:
     rows = []
-    for title, lines in (("what went wrong (the first cause first)", report.errors), ("warnings", report.warnings)):
+    sections = {
+        "left out of the data": left_out_lines(report.left_out),
+        "how the data were read": note_lines(report),
+        "what went wrong (the first cause first)": report.errors,
+        "warnings": report.warnings,
+    }
+    for title, lines in sections.items():
         if lines:
             rows += [title, *(_wrap(line) for line in lines)]
     return "\n".join(rows)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from bundle.report.model import Report
+from custom.data.remarks import left_out_line
 
 T = TypeVar("T")
 ROUNDED_TO_100 = 99.95  # what would be written as 100.0
@@ -69,6 +70,24 @@ def dataset_line(report: Report) -> str:
         return "not known"
     totals = [f"{split} {sum(s.get(split, 0) for s in report.samples.values())}" for split in split_names(report)]
     return f"{report.dataset.get('dataset', '?')}" + (f" ({', '.join(totals)} samples in all)" if totals else "")
+
+
+def left_out_lines(left_out: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What sites left out of their data, by site and reason; sites with the same counts share a line."""
+    return _by_sites({site: [left_out_line(counts)] for site, counts in left_out.items() if counts})
+
+
+def note_lines(report: Report) -> list[str]:
+    """How the sites read their data; sites with the same note share a line."""
+    return _by_sites(report.data_notes)
+
+
+def _by_sites(texts: Mapping[str, Sequence[str]]) -> list[str]:
+    sites: dict[str, list[str]] = {}
+    for site, lines in sorted(texts.items()):
+        for line in lines:
+            sites.setdefault(line, []).append(site)
+    return [f"{', '.join(names)}: {line}" for line, names in sites.items()]
 
 
 def split_names(report: Report) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from custom.checks.update import is_finite_number, shown
+from custom.data.remarks import LONGEST, MOST_REASONS, MOST_SENTENCES
 from custom.errors import BundleError
 
 _SAME_MODEL = "is the model the same at every site?"
@@ -76,6 +77,31 @@ def check_samples(name: str, samples: Any, weight: Any) -> None:
         raise BundleError(
             code="reply-malformed", site=name, key="weight", expected="a finite number from 0", got=shown(weight)
         )
+
+
+def check_remarks(name: str, left_out: Any, warnings: Any, notes: Any) -> None:
+    """What a site says it left out: whole numbers from 0 by a short text, not too many; warnings and notes: such texts.
+
+    Raises:
+        BundleError: they are something else.
+    """
+    good = isinstance(left_out, dict) and len(left_out) <= MOST_REASONS
+    if not (good and all(_is_line(key) and type(value) is int and value >= 0 for key, value in left_out.items())):
+        raise BundleError(
+            code="reply-malformed",
+            site=name,
+            key="left_out",
+            expected=f"at most {MOST_REASONS} whole numbers from 0 by reason",
+            got=shown(left_out),
+        )
+    for key, texts in (("data_warnings", warnings), ("data_notes", notes)):
+        if not (isinstance(texts, list) and len(texts) <= MOST_SENTENCES and all(map(_is_line, texts))):
+            expected = f"at most {MOST_SENTENCES} printable lines of at most {LONGEST} characters"
+            raise BundleError(code="reply-malformed", site=name, key=key, expected=expected, got=shown(texts))
+
+
+def _is_line(text: Any) -> bool:
+    return isinstance(text, str) and text.isprintable() and len(text) <= LONGEST
 
 
 def odd_ones(models: Mapping[str, Mapping[str, np.ndarray]]) -> set[str]:

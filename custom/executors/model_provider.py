@@ -11,12 +11,13 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
+from custom.data.remarks import left_out_line, remarks_of
 from custom.data.site_data import Counted
 from custom.data.writers import WriterSiteData
 from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask
 from custom.executors.trainer import local_model_path
-from custom.keys import DATA_INFO, SAMPLES
+from custom.keys import DATA_INFO, DATA_NOTES, DATA_WARNINGS, LEFT_OUT, SAMPLES
 from custom.learning.train_writers import check_trainable
 from custom.learning.weights import Weights, get_weights, load_weights
 
@@ -53,9 +54,17 @@ class ModelProvider(SiteTask):
             samples = site.data.counts()
         if info["embedded"]:
             self.log_warning(fl_ctx, f"trains on embedded data: {info['dataset']}")
+        remarks = remarks_of(site.data)
+        if remarks.left_out:
+            self.log_warning(fl_ctx, f"data left out: {left_out_line(remarks.left_out)}")
+        for warning in remarks.warnings:
+            self.log_warning(fl_ctx, f"data: {warning}")
         meta = {
             DATA_INFO: info,
             SAMPLES: samples,
+            LEFT_OUT: remarks.left_out,
+            DATA_WARNINGS: remarks.warnings,
+            DATA_NOTES: remarks.notes,
             MetaKey.NUM_STEPS_CURRENT_ROUND: site.data.size("train"),
         }
         return DXO(DataKind.WEIGHTS, data=self._built, meta=meta).to_shareable()

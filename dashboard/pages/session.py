@@ -7,7 +7,7 @@ from nicegui import ui
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from bundle.report.wording import embedded_warning, status_line
+from bundle.report.wording import embedded_warning, left_out_lines, note_lines, status_line
 from custom.errors import BundleError
 from dashboard.pages.frame import frame
 from dashboard.pages.live import Live, reading_state
@@ -152,6 +152,10 @@ class _Session:
             notice("warn", warning, name="embedded")
         if report.warnings:
             notice("warn", "Warnings", report.warnings[:MOST_ERRORS], "warnings")
+        if lines := left_out_lines(report.left_out):
+            notice("warn", "Left out of the data", lines[:MOST_ERRORS], "left-out")
+        if lines := note_lines(report):
+            notice("info", "How the data were read", lines[:MOST_ERRORS], "data-notes")
 
     def _progress(self, live: Live, snapshot: Snapshot) -> None:
         if not is_over(self._job(snapshot)):

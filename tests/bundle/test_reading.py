@@ -42,12 +42,30 @@ def test_a_round_shows_the_global_model_after_it() -> None:
 def test_the_json_has_the_agreed_keys() -> None:
     content = build(job_events()).to_json()
     keys = {"job", "dataset", "initial", "rounds", "cross_site", "personalization", "best", "status", "errors"}
-    assert content.keys() == keys
+    assert content.keys() == keys | {"left_out", "data_notes", "warnings"}
     assert content["personalization"] is None
     assert content["dataset"]["dataset"] == "CIFAR-10"
     keys = {"round", "seconds", "sites", "aggregate", "upload_bytes", "download_bytes"}
     assert content["rounds"][0].keys() == keys | {"dense_upload_bytes", "dense_download_bytes", "site_bytes"}
     assert (content["rounds"][0]["upload_bytes"], content["rounds"][1]["seconds"]) == (2000, 1.5)
+
+
+def test_what_sites_left_out_is_in_the_report_and_its_json() -> None:
+    events = job_events()
+    told = {"left_out": {"site-1": {"files with .dcm": 24}}, "data_notes": {"site-2": ["read so"]}}
+    events[1] |= told
+    report = build(events)
+    assert (report.left_out, report.data_notes) == (told["left_out"], told["data_notes"])
+    content = report.to_json()
+    assert (content["left_out"], content["data_notes"]) == (told["left_out"], told["data_notes"])
+
+
+def test_a_file_of_an_earlier_version_counts_what_it_left_out_among_the_samples() -> None:
+    events = job_events()
+    events[1]["samples"]["site-1"] |= {"corrupt_images": 3, "training_images_of_test_patients": 1}
+    report = build(events)
+    assert report.left_out == {}
+    assert report.samples["site-1"]["corrupt_images"] == 3
 
 
 def test_without_a_closing_validation_the_last_round_has_no_score() -> None:

@@ -40,6 +40,23 @@ def test_the_table_has_a_line_a_round_and_a_column_a_site(workspace: Path) -> No
     assert "status    completed" in lines
 
 
+def test_what_was_left_out_is_shown_everywhere() -> None:
+    """Sites with the same counts share a line; the live lines have it before the first round."""
+    events = job_events()
+    events[1]["left_out"] = {"site-1": {"<b>": 1200, "files": 3}, "site-2": {"<b>": 1200, "files": 3}}
+    events[1]["data_notes"] = {"site-2": ["16-bit images"]}
+    report = build(events)
+    line = "site-1, site-2: 1,200 <b>; 3 files"
+    assert f"left out of the data\n  {line}\nhow the data were read\n  site-2: 16-bit images" in to_text(report)
+    page = to_html(report)
+    assert "<p>site-1, site-2: 1,200 &lt;b&gt;; 3 files</p>" in page
+    assert "<p>site-2: 16-bit images.</p>" in page
+    out = io.StringIO()
+    Live(out).show(events[1])
+    assert out.getvalue().splitlines()[1].endswith(f"! left out of the data: {line}")
+    assert "left out" not in to_text(build(job_events())) + to_html(build(job_events()))
+
+
 def test_an_embedded_data_set_is_loud() -> None:
     events = job_events()
     events[1]["dataset"] = {"dataset": "digits", "embedded": True}

@@ -18,7 +18,7 @@ from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
 
 from controllers.collect import Replies
 from controllers.initialize_global_weights import InitializeGlobalWeights
-from custom.keys import DATA_INFO, SAMPLES
+from custom.keys import DATA_INFO, DATA_NOTES, DATA_WARNINGS, LEFT_OUT, SAMPLES
 from tests.support import Engine, arrays, run_controller
 
 INFO = {"dataset": "points", "embedded": False, "num_classes": 2, "input_shape": [2]}
@@ -282,6 +282,30 @@ def test_what_happened_is_written_down(engine: Engine) -> None:
     assert event["source"] == "site-3"
     assert event["dataset"] == INFO
     assert event["samples"] == {"site-1": {"train": 1}, "site-2": {"train": 2}, "site-3": {"train": 3}}
+
+
+def test_what_sites_left_out_and_warn_of_is_written_down_and_logged(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    replies = values(1, 1, 1)
+    meta = {LEFT_OUT: {"files with .dcm": 24}, DATA_WARNINGS: ["one class is 16-bit"], DATA_NOTES: ["scaled"]}
+    replies["site-2"]["DXO"]["meta"] |= meta
+    assert initialise(engine, replies) is not None
+    events = [json.loads(line) for line in (engine.run_dir / "progress.jsonl").read_text().splitlines()]
+    assert events[0]["left_out"] == {"site-2": {"files with .dcm": 24}}
+    assert events[0]["data_notes"] == {"site-2": ["scaled"]}
+    assert (events[1]["event"], events[1]["reason"]) == ("warning", "data of site-2: one class is 16-bit")
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any("site-2" in line and "24 files with .dcm" in line for line in warned)
+    assert any("data of site-2: one class is 16-bit" in line for line in warned)
+
+
+@pytest.mark.parametrize(("key", "odd"), [(LEFT_OUT, {"x": -1}), (DATA_WARNINGS, ["\n"]), (DATA_NOTES, "text")])
+def test_remarks_that_are_malformed_end_the_job(engine: Engine, key: str, odd: Any) -> None:
+    replies = values(1, 1, 1)
+    replies["site-2"]["DXO"]["meta"][key] = odd
+    assert initialise(engine, replies) is None
+    assert "[reply-malformed]" in engine.panic()
 
 
 @pytest.mark.parametrize(

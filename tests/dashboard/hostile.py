@@ -56,6 +56,8 @@ class Hostile(flare.Flare):
             cross_site={HTML: {SCRIPT: {"test_accuracy": 0.5}}},
             errors=[HTML, SCRIPT],
             warnings=[TEMPLATE],
+            left_out={HTML: {SCRIPT: 1}},
+            data_notes={SCRIPT: [HTML]},
         )
 
 

@@ -21,7 +21,7 @@ from custom.executors.model_provider import ModelProvider
 from custom.executors.site_task import SiteTask
 from custom.executors.trainer import Trainer
 from custom.executors.validator import Validator
-from custom.keys import DATA_INFO, SAMPLES, SPLIT, TRAIN_METRICS
+from custom.keys import DATA_INFO, DATA_NOTES, DATA_WARNINGS, LEFT_OUT, SAMPLES, SPLIT, TRAIN_METRICS
 from custom.learning.evaluate import evaluate
 from custom.learning.seed import Seed
 from custom.learning.weights import get_weights, load_weights
@@ -147,6 +147,20 @@ def test_an_error_in_user_code_reaches_the_server_as_one_line(engine: Engine) ->
     reply = execute(engine, Trainer(), "train", model_message(get_weights(engine.components["model"])))
     assert "no forward today" in reply.get_header(ReservedHeaderKey.ERROR)
     assert "\n" not in reply.get_header(ReservedHeaderKey.ERROR)
+
+
+def test_what_the_data_say_of_themselves_is_sent_and_logged(
+    engine: Engine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = type(TinyData().site("site-2", (), 1))
+    monkeypatch.setattr(made, "left_out", lambda self: {"files with .dcm": 24}, raising=False)
+    monkeypatch.setattr(made, "data_warnings", lambda self: ["one class is 16-bit"], raising=False)
+    result = from_shareable(execute(engine, ModelProvider(), "get_weights", Shareable()))
+    told = [result.get_meta_prop(key) for key in (LEFT_OUT, DATA_WARNINGS, DATA_NOTES)]
+    assert told == [{"files with .dcm": 24}, ["one class is 16-bit"], []]
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any("24 files with .dcm" in line for line in warned)
+    assert any("one class is 16-bit" in line for line in warned)
 
 
 def test_a_missing_component_is_named(engine: Engine) -> None:

@@ -1,0 +1,1 @@
+../../../../../../custom/data/remarks.py
