@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from custom.data.image_source import ImageFacts
+from custom.data.remarks import Remarks
 from custom.data.site_data import Batch
 
 PADDING = 4
@@ -41,7 +42,7 @@ class ImageSiteData:
             and validation samples share a pool, so that none is held twice.
         augment: crop, and mirror where the source allows it, the training batches that are shuffled.
         facts: more that the sites must agree on.
-        left_out: how many images are not used, by reason.
+        remarks: what was left out, what looks wrong, and how the images were read.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class ImageSiteData:
         rows: Mapping[str, tuple[str, torch.Tensor]],
         augment: bool,
         facts: Mapping[str, Any] | None = None,
-        left_out: Mapping[str, int] | None = None,
+        remarks: Remarks | None = None,
     ) -> None:
         self._facts = {
             "dataset": source.name,
@@ -60,7 +61,7 @@ class ImageSiteData:
             "input_shape": list(source.shape),
             **(facts or {}),
         }
-        self._left_out = dict(left_out or {})
+        self._remarks = remarks or Remarks()
         self._pools, self._rows, self._augment, self._mirrored = pools, rows, augment, source.mirrored
         # (x / 255 - mean) / std as one multiplication and one addition.
         mean, std = torch.tensor(source.mean), torch.tensor(source.std)
@@ -76,9 +77,20 @@ class ImageSiteData:
         return len(self._rows[split][1])
 
     def counts(self) -> dict[str, int]:
-        """Number of samples by split, and of images left out if there were any."""
-        sizes = {split: self.size(split) for split in ("train", "validation", "test")}
-        return sizes | {reason: number for reason, number in self._left_out.items() if number}
+        """Number of samples by split."""
+        return {split: self.size(split) for split in ("train", "validation", "test")}
+
+    def left_out(self) -> dict[str, int]:
+        """How many files and images were seen and are not used, by reason."""
+        return self._remarks.left_out
+
+    def data_warnings(self) -> list[str]:
+        """What may make results wrong; see `custom.data.remarks`."""
+        return self._remarks.warnings
+
+    def data_notes(self) -> list[str]:
+        """How the images were read."""
+        return self._remarks.notes
 
     def batches(
         self, split: str, batch_size: int, device: torch.device, generator: torch.Generator | None = None

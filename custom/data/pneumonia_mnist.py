@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from custom.data.chest_xray import fit
+from custom.data.grey_image import fit
 from custom.data.xrays import CLASSES, Xrays
 from custom.errors import BundleError
 

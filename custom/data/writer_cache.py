@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import Timeout
@@ -29,7 +30,7 @@ class Converted:
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     offsets: NDArray[np.int64]
-    facts: dict[str, int]
+    facts: dict[str, Any]
 
 
 def open_converted(cache_dir: Path, name: str, files: Sequence[Path], convert: Callable[[Path], None]) -> Converted:
@@ -72,8 +73,8 @@ def open_converted(cache_dir: Path, name: str, files: Sequence[Path], convert: C
         ) from error
 
 
-def save(folder: Path, labels: NDArray[np.int64], offsets: NDArray[np.int64], **facts: int) -> None:
-    """Writes all but the images."""
+def save(folder: Path, labels: NDArray[np.int64], offsets: NDArray[np.int64], **facts: Any) -> None:
+    """Writes all but the images; `facts` are plain JSON types."""
     np.save(folder / "labels.npy", labels)
     np.save(folder / "offsets.npy", offsets)
     (folder / "facts.json").write_text(json.dumps(facts))

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 
 from custom.data import pneumonia_mnist
-from custom.data.chest_xray import FOLDER, find_folder, open_chest_xray
+from custom.data.chest_xray import open_chest_xray
 from custom.data.component import check, check_choice, check_folder_name, data_root
 from custom.data.image_batches import ImageSiteData, Pool
 from custom.data.partition import Indices
+from custom.data.remarks import Remarks
 from custom.data.split import Split
 from custom.data.synthetic_xrays import make_xrays
+from custom.data.xray_files import FOLDER, contents, find_folder, subfolder
 from custom.data.xrays import CLASSES, Xrays
 from custom.errors import BundleError
 
@@ -97,7 +99,7 @@ class XrayData:
             self.augment,
             # Else a patient could be tested on at one site and trained on at another.
             {"digest": source.digest()} if self.split.shared else {},
-            source.left_out,
+            Remarks(source.left_out, source.warnings, source.notes),
         )
 
     def _source(self) -> Xrays:
@@ -125,13 +127,18 @@ def _warn_of_one_class(site: str, split: str, labels: torch.Tensor) -> None:
         logger.warning("%s: all %d %s images are %s: no AUC", site, len(labels), split, CLASSES[present[0]])
 
 
+def _seen(root: Path) -> str:
+    inner = subfolder(root, FOLDER)
+    return f"{contents(inner)} in {inner}" if inner else contents(root)
+
+
 def _nothing_there(root: Path) -> BundleError:
     return BundleError(
         "there are no chest X-rays",
         code="data-missing",
         key=str(root),
         expected=f"the folder {FOLDER} with train and test, or {pneumonia_mnist.FILE}",
-        got="neither",
+        got=_seen(root),
         remedy=f"unpack {KAGGLE} to {root / FOLDER}, or copy {pneumonia_mnist.URL} (4 MB) to {root}, or point "
         "dataset_path or FLARE_DATA_ROOT at the folder that holds one; to try the job out on generated images: "
         "--set dataset=synthetic",

@@ -29,7 +29,8 @@ class Xrays:
         labels: of shape (images,), see CLASSES.
         offsets: patient i has the images from offsets[i] to offsets[i + 1].
         training_patients: the first so many patients are for training, the others for testing.
-        left_out: number of images that are not used, by reason.
+        left_out: number of files and images that are not used, by reason.
+        warnings, notes: see `custom.data.remarks`.
     """
 
     name: str
@@ -39,6 +40,8 @@ class Xrays:
     offsets: NDArray[np.int64]
     training_patients: int
     left_out: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     num_classes = len(CLASSES)
     mean = (0.5,)  # alike at every site, whatever its own images are
@@ -72,11 +75,14 @@ class Xrays:
         return md5.hexdigest()[:12]
 
 
-def patient_of(stem: str) -> tuple[str, bool]:
-    """The patient that a file's name (without suffix) tells, and whether it does.
+def patient_of(stem: str) -> tuple[str, bool, bool]:
+    """The patient that a file's name (without suffix) tells, whether it does, and whether no other has that name.
 
     Bacterial and viral pneumonia of one number count as one patient, to be on the safe side. An image whose name is of
-    another kind is a patient of its own.
+    another kind is a patient of its own. `IM-0001-0001` is also what viewers call the first image of any patient.
     """
     match = _PATIENT.match(stem)
-    return ((match[1] or match[2]).lower(), True) if match else (stem, False)
+    if not match:
+        return stem, False, False
+    patient = (match[1] or match[2]).lower()
+    return patient, True, not patient.startswith("im-")

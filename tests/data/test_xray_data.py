@@ -46,12 +46,12 @@ def greys(data: ImageSiteData, split: str) -> list[int]:
 @pytest.mark.parametrize(
     ("stem", "patient"),
     [
-        ("person123_bacteria_456", ("person123", True)),
-        ("person123_virus_7", ("person123", True)),
-        ("IM-0115-0001", ("im-0115", True)),
-        ("IM-0115-0001-0002", ("im-0115", True)),
-        ("NORMAL2-IM-0373-0001", ("normal2-im-0373", True)),
-        ("scan7", ("scan7", False)),
+        ("person123_bacteria_456", ("person123", True, True)),
+        ("person123_virus_7", ("person123", True, True)),
+        ("IM-0115-0001", ("im-0115", True, False)),
+        ("IM-0115-0001-0002", ("im-0115", True, False)),
+        ("NORMAL2-IM-0373-0001", ("normal2-im-0373", True, True)),
+        ("scan7", ("scan7", False, False)),
     ],
 )
 def test_the_patient_is_in_the_name(stem, patient):
@@ -75,18 +75,17 @@ def test_patients_are_grouped_and_images_in_order(root):
     assert data.images.shape == (7, 32, 32, 1)
 
 
-def test_images_whose_names_tell_no_patient_are_patients_of_their_own(root, caplog):
+def test_images_whose_names_tell_no_patient_are_patients_of_their_own(root):
     """Where a hospital numbers the files of each folder, the same number stands for another patient in each."""
     names = [f"image_{number:04}" for number in range(4)]
     folder = write_folder(root, {split: {"NORMAL": names, "PNEUMONIA": names} for split in ("train", "test")})
     write_jpeg(folder / "train" / "NORMAL" / "image_0000.png", 3)
-    with caplog.at_level(logging.WARNING):
-        data = open_chest_xray(folder, 32, root / "cache")
+    data = open_chest_xray(folder, 32, root / "cache")
     assert data.offsets.tolist() == list(range(18))
     assert data.training_patients == 9
     assert np.bincount(data.labels[data.rows(data.patients("train"))]).tolist() == [5, 4]
-    assert data.left_out == {"corrupt_images": 0, "training_images_of_test_patients": 0}
-    assert "17 names tell no patient; each such image counts as a patient of its own" in caplog.text
+    assert data.left_out == {}
+    assert any("17 of 17 images" in warning for warning in data.warnings)
 
 
 def test_the_second_time_nothing_is_decoded(root):
@@ -99,14 +98,12 @@ def test_the_second_time_nothing_is_decoded(root):
     assert np.array_equal(open_chest_xray(folder, 32, root / "cache").images, first.images)
 
 
-def test_a_test_patient_s_training_images_are_left_out(root, caplog):
+def test_a_test_patient_s_training_images_are_left_out(root):
     train = {"NORMAL": ["IM-0001-0001"], "PNEUMONIA": ["person1_virus_1", "person1_bacteria_2", "person2_virus_3"]}
     folder = write_folder(root, {"train": train, "test": {"NORMAL": [], "PNEUMONIA": ["person1_virus_4"]}})
-    with caplog.at_level(logging.WARNING):
-        data = open_chest_xray(folder, 32, root / "cache")
+    data = open_chest_xray(folder, 32, root / "cache")
     assert data.training_patients == 2
-    assert data.left_out == {"corrupt_images": 0, "training_images_of_test_patients": 2}
-    assert "2 training images of test patients are left out" in caplog.text
+    assert data.left_out == {"training images of patients who are also in test": 2}
 
 
 def test_no_patient_is_in_two_places(root):
@@ -135,9 +132,14 @@ def test_corrupt_images_and_other_content(root, caplog):
     write_jpeg(folder / "val" / "NORMAL" / "IM-0093-0001.jpeg", 99)
     with caplog.at_level(logging.WARNING):
         data = component(root, partition="none").site("a", [], 0)
-    assert data.counts() == {"train": 10, "validation": 2, "test": 4, "corrupt_images": 3}
-    assert "3 images cannot be read and are skipped" in caplog.text
-    assert "IM-0092-0001.jpeg" in caplog.text
+    assert data.counts() == {"train": 10, "validation": 2, "test": 4}
+    assert data.left_out() == {
+        "images that cannot be read in train/NORMAL": 3,
+        "files with .txt in train/NORMAL": 1,
+        "files in val, which is neither train nor test": 1,
+    }
+    assert "IM-0092-0001.jpeg" in caplog.text  # in the site's own log; never in what is sent
+    assert not any("IM-" in reason for reason in data.left_out())
 
 
 def test_large_and_colour_images_are_cut_to_the_square_in_the_middle(root):
@@ -163,14 +165,19 @@ def test_a_class_without_a_folder_is_named(root):
     for path in (folder / "train" / "PNEUMONIA").iterdir():
         path.unlink()
     (folder / "train" / "PNEUMONIA").rmdir()
-    with pytest.raises(BundleError, match=r"train/PNEUMONIA: no such folder, .* needs an empty folder"):
+    with pytest.raises(
+        BundleError, match=r"train: .*got the folders NORMAL and 0 files.*needs an empty folder"
+    ) as error:
         component(root).site("site-1", ROSTER, 0)
+    assert error.value.code == "data-missing"
 
 
 def test_a_split_without_images_is_named(root):
     write_folder(root, {"train": many_patients(2), "test": {"NORMAL": []}})
-    with pytest.raises(BundleError, match=r"test: expected JPEG or PNG images .* got none that can be read, of 0"):
+    (root / "chest_xray" / "test" / "PNEUMONIA" / "scan.dcm").write_bytes(b"DICM")
+    with pytest.raises(BundleError, match=r"got 1 files with .dcm in test/PNEUMONIA") as error:
         component(root).site("site-1", ROSTER, 0)
+    assert error.value.code == "data-missing"
 
 
 def test_a_site_of_one_class_is_told_so(root, caplog):
@@ -214,7 +221,7 @@ def test_the_folder_comes_before_the_file_unless_one_is_named(root):
     names = {
         d: component(root, dataset=d).site("a", ["a"], 0).describe()["dataset"] for d in ("auto", "pneumoniamnist")
     }
-    assert names == {"auto": "chest X-rays (JPEG)", "pneumoniamnist": "PneumoniaMNIST"}
+    assert names == {"auto": "chest X-rays (image files)", "pneumoniamnist": "PneumoniaMNIST"}
 
 
 def test_sites_whose_images_differ_say_so(root, tmp_path):
@@ -268,6 +275,6 @@ def test_the_real_jpegs(tmp_path):
     """580 images to train on and 200 to test on; no patient is in both."""
     data = open_chest_xray(REAL / "chest_xray", 64, tmp_path)
     assert len(data.images) == 780
-    assert data.left_out == {"corrupt_images": 0, "training_images_of_test_patients": 0}
+    assert (data.left_out, data.warnings, data.notes) == ({}, [], [])
     assert np.bincount(data.labels).tolist() == [390, 390]
     assert 20 < data.images.std() < 100

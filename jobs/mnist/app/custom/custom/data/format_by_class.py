@@ -1,0 +1,1 @@
+../../../../../../custom/data/format_by_class.py

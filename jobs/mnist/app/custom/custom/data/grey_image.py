@@ -1,0 +1,1 @@
+../../../../../../custom/data/grey_image.py

@@ -1,0 +1,1 @@
+../../../../../../custom/data/xray_files.py
