@@ -146,7 +146,7 @@ def synthesise(root: Path, cache: Path, count: int) -> None:
         labels = generator.integers(0, 10, count * SAMPLES)
         save(folder, labels, np.arange(count + 1) * SAMPLES, num_classes=10, skipped=0)
 
-    paths = [path for split in SPLITS for path in find_shards(root / FOLDER / "data" / split)]
+    paths = [path for split in SPLITS for path in find_shards(root / FOLDER / "data" / split)[0]]
     open_converted(cache, FOLDER, paths, convert)
 
 

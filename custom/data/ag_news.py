@@ -6,25 +6,24 @@ Zhang, Zhao and LeCun 2015, https://arxiv.org/abs/1509.01626. Addresses and chec
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from custom.data.csv_rows import bad_row
 from custom.data.download import download, fetch
-from custom.errors import BundleError
+from custom.data.news_rows import NewsRows, read_news
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 TARGET = "ag_news/ag_news_csv"
 MD5 = {"train.csv": "b1a00f826fdfbd249f79597b59e1dc12", "test.csv": "d52ea96a97a2d943681189a97654912d"}
 URL = "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv"
-COLUMNS = {"label": ("label", "class index", "class"), "title": ("title",), "description": ("description",)}
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +38,12 @@ class Texts:
 
 @dataclass(frozen=True)
 class TextSource:
-    """The official splits `train` and `test` of a data set; `skipped` rows had no text."""
+    """The official splits `train` and `test` of a data set, and how many rows were not used, by reason."""
 
     name: str
     embedded: bool
     splits: dict[str, Texts]
-    skipped: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def digest(self) -> str:
         """Tells one content from another: 12 hexadecimal digits."""
@@ -75,90 +74,70 @@ def open_ag_news(root: Path) -> TextSource:
 
     Raises:
         Unavailable: it is not there and cannot be downloaded.
-        BundleError: a file is missing or is not what it should be; see `read_csv`.
+        BundleError: a file is missing or is not what it should be; see `read_csv`. Labels are looked at in both
+            files together.
     """
     places = (root / TARGET, root / Path(TARGET).name, root)
     folder = next((place for place in places if any((place / name).exists() for name in MD5)), None)
     folder = folder or download(root, AgNewsFiles())
-    splits, skipped = {}, 0
-    for split in ("train", "test"):
-        splits[split], blank = read_csv(folder / f"{split}.csv")
-        skipped += blank
-    return TextSource("AG News", False, splits, skipped)
+    files = {split: read_news(folder / f"{split}.csv", CLASSES) for split in ("train", "test")}
+    first = first_label(list(files.values()))
+    splits = {split: Texts(_classes(rows, first), rows.texts) for split, rows in files.items()}
+    left_out: Counter[str] = Counter()
+    for rows in files.values():
+        left_out.update(rows.left_out)
+    if repeated := len(set(splits["train"].texts) & set(splits["test"].texts)):
+        logger.warning("%s: %d texts are in train.csv and in test.csv: scores are too good by them", folder, repeated)
+    return TextSource("AG News", False, splits, dict(left_out))
 
 
-def read_csv(path: Path) -> tuple[Texts, int]:
-    """The texts of one file, title and description in one, and the number of rows skipped since they have no text.
-
-    A first row with the names of the columns is allowed, and then they may come in any order.
+def read_csv(path: Path) -> tuple[Texts, dict[str, int]]:
+    """The texts of one file, title and description in one, and how many rows were not used, by reason.
 
     Raises:
-        BundleError: no file, no rows, not UTF-8, columns missing, cut off, or a label that is not 1 to 4.
+        BundleError: see `custom.data.news_rows.read_news` and `first_label`.
     """
-    labels: list[int] = []
-    texts: list[str] = []
-    rows = 0
-    for line, (label, title, description) in _rows(path):
-        if not _is_integer(label) or not 1 <= int(label) <= len(CLASSES):
-            raise _bad(path, line, f"a label from 1 to {len(CLASSES)}", repr(label[:40]))
-        rows += 1
-        if text := f"{title} {description}".replace("\\", " ").strip():  # where a line of the page ended
-            labels.append(int(label) - 1)
-            texts.append(text)
-    if not texts:
-        raise _bad(path, None, "at least one row with a text", f"{rows} rows")
-    if skipped := rows - len(texts):
-        logger.warning("%s: %d rows have no text and are skipped", path, skipped)
-    return Texts(np.array(labels, dtype=np.int64), texts), skipped
+    rows = read_news(path, CLASSES)
+    return Texts(_classes(rows, first_label([rows])), rows.texts), rows.left_out
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Number of the last line, and label, title and description, of every row."""
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
-    order: Sequence[int] | None = None
-    try:
-        for row in reader:
-            if order is None:
-                order, is_header = _columns(path, row)
-                if is_header:
-                    continue
-            if row and len(row) <= max(order):
-                raise _bad(path, reader.line_num, "label, title and description", f"{len(row)} columns")
-            if row:
-                yield reader.line_num, [row[column] for column in order]
-    except csv.Error as error:
-        raise _bad(path, reader.line_num, "rows of a CSV file, each whole", str(error)) from error
+def first_label(files: Sequence[NewsRows]) -> int:
+    """0 or 1: the number of the class World.
 
+    Published files count from 1, and so do those with a column `Class Index`, or beside the published `classes.txt`;
+    the Hugging Face Hub counts from 0. A 0 or a 4 tells which. Where there is neither, and nothing else says it, it
+    is not guessed: all labels would be wrong by one.
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise _bad(path, None, "train.csv and test.csv in one folder", error.strerror) from error
-    except UnicodeDecodeError as error:
-        raise _bad(path, None, "UTF-8", f"byte {error.object[error.start]:#x} at {error.start}") from error
-
-
-def _columns(path: Path, first: list[str]) -> tuple[Sequence[int], bool]:
-    """Where label, title and description are, and whether the first row is one of names."""
-    names = [cell.strip().lower() for cell in first]
-    if not {name for known in COLUMNS.values() for name in known} & set(names):
-        return (0, 1, 2), False
-    places = [next((place for place, name in enumerate(names) if name in known), -1) for known in COLUMNS.values()]
-    if missing := [key for key, place in zip(COLUMNS, places, strict=True) if place < 0]:
-        raise _bad(path, 1, "columns label, title and description", f"no {' and no '.join(missing)}")
-    return places, True
-
-
-def _is_integer(cell: str) -> bool:
-    return cell.strip().isascii() and cell.strip().isdigit()
-
-
-def _bad(path: Path, line: int | None, expected: str, got: object) -> BundleError:
-    return BundleError(
-        code="data-malformed",
-        key=f"{path} line {line}" if line is not None else str(path),
-        expected=expected,
-        got=got,
-        remedy="correct the file, or point dataset_path or FLARE_DATA_ROOT at a good copy",
+    Raises:
+        BundleError: there are both, or neither.
+    """
+    numbered = [rows for rows in files if (rows.labels >= 0).any()]
+    from_zero = [(rows, line) for rows in numbered if (line := rows.line_with(0)) is not None]
+    has_last = any(rows.line_with(len(CLASSES)) is not None for rows in numbered)
+    if from_zero and (has_last or any(rows.from_one for rows in numbered)):
+        remedy = "number the classes alike in all rows, or write their names; without a row of names they count from 1"
+        raise bad_row(from_zero[0][0].path, from_zero[0][1], f"a label from 1 to {len(CLASSES)}", "'0'", remedy)
+    if from_zero:
+        return 0
+    if not numbered or has_last or any(rows.from_one or _has_published_names(rows.path) for rows in numbered):
+        return 1
+    raise bad_row(
+        numbered[0].path,
+        None,
+        f"labels that tell whether they begin with 0 or 1: a 0, or a {len(CLASSES)}",
+        f"only {', '.join(map(str, np.unique(np.concatenate([rows.labels for rows in numbered]))))}",
+        f"write {', '.join(CLASSES)} in place of numbers; or, if 1 is {CLASSES[0]}, name the column Class Index",
     )
+
+
+def _has_published_names(path: Path) -> bool:
+    """Does `classes.txt` lie beside the file, which the published numbers are explained by?"""
+    try:
+        names = path.with_name("classes.txt").read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return len(names) == len(CLASSES) and names[0] == CLASSES[0]
+
+
+def _classes(rows: NewsRows, first: int) -> NDArray[np.int64]:
+    return np.where(rows.labels < 0, -1 - rows.labels, rows.labels - first)

@@ -2,13 +2,15 @@
 """FEMNIST as LEAF makes it, in JSON by writer (Caldas et al. 2018, https://arxiv.org/abs/1812.01097).
 
 `femnist/data/train/*.json` and `test/*.json`, also packed as `.json.gz`, hold `users`, `num_samples` and
-`user_data[user]` with `x`, lists of 784 pixels in [0, 1] where paper is 1, and `y`. LEAF divides each writer's samples
-over the two folders; here they are put together again, as this software makes its own division.
+`user_data[user]` with `x`, lists of 784 pixels in [0, 1] where paper is 1, and `y`. With `-t sample` LEAF divides each
+writer's samples over the two folders; here they are put together again, as this software makes its own division. With
+`-t user` the writers in `test` are others than those in `train`, and are held out of training.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from custom.data.download import Unavailable
-from custom.data.leaf_shard import PIXELS, SIDE, read_shard
+from custom.data.leaf_shard import MIN_SAMPLES, PIXELS, SCRIPTS, SIDE, read_shard
 from custom.data.writer_cache import open_converted, save
 from custom.data.writers import Writers
 from custom.errors import BundleError
@@ -25,8 +27,9 @@ from custom.errors import BundleError
 FOLDER = "femnist"
 SPLITS = ("train", "test")
 MEAN, STD = 1.0, 0.31  # paper, which is most of an image, becomes 0 as it is in MNIST; LEAF's own 1 slows learning
-MIN_SAMPLES = 2  # one to personalise with, one to score on
 COMMAND = "./preprocess.sh -s niid --sf 1.0 -k 0 -t sample"
+TOO_FEW = f"writers with fewer than {MIN_SAMPLES} samples"
+HIDDEN, OTHER, FOLDERS = "hidden files", "files that are not .json or .json.gz", "folders"
 
 logger = logging.getLogger(__name__)
 
@@ -38,28 +41,28 @@ def open_leaf(root: Path, cache_dir: Path) -> Writers:
     """All writers with two samples or more, by name.
 
     Args:
-        root: holds the folder `femnist`.
+        root: holds the folder `femnist`, or is such a folder itself, under any name.
         cache_dir: see `custom.data.writer_cache.open_converted`.
 
     Raises:
         Unavailable: there is no such folder.
         BundleError: there is one, and its files are not what they should be.
     """
-    if not (root / FOLDER).exists():
-        raise Unavailable(
-            "FEMNIST is not there and cannot be downloaded, since LEAF's scripts make it",
-            code="data-missing",
-            key=str(root / FOLDER),
-            remedy=f"run {COMMAND} in data/femnist of https://github.com/TalwalkarLab/leaf and copy data/femnist to "
-            f"{root}, or point dataset_path or FLARE_DATA_ROOT at the folder that {FOLDER} lies in",
-        )
-    shards = {split: find_shards(root / FOLDER / "data" / split) for split in SPLITS}
+    place = _find(root)
+    left_out: Counter[str] = Counter()
+    shards: dict[str, list[Path]] = {}
+    for split in SPLITS:
+        shards[split], others = find_shards(place / split)
+        left_out.update(others)
     paths = [path for split in SPLITS for path in shards[split]]
     data = open_converted(cache_dir, FOLDER, paths, partial(convert, shards))
-    if skipped := data.facts["skipped"]:
-        logger.warning("FEMNIST: left out %d writers with fewer than %d samples", skipped, MIN_SAMPLES)
+    name = "FEMNIST" if FOLDER in place.parts[-2:] else "handwriting in LEAF's layout"
+    left_out.update({TOO_FEW: data.facts["skipped"]} if data.facts["skipped"] else {})
+    if left_out:
+        logger.warning("%s: left out %s", name, ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
+    training = data.facts.get("training_writers", 0)
     return Writers(
-        name="FEMNIST",
+        name=name,
         embedded=False,
         num_classes=data.facts["num_classes"],
         images=data.images,
@@ -67,25 +70,55 @@ def open_leaf(root: Path, cache_dir: Path) -> Writers:
         offsets=data.offsets,
         mean=MEAN,
         std=STD,
-        skipped=skipped,
+        held_out=np.arange(training, len(data.offsets) - 1) if training else None,
+        skipped=data.facts["skipped"],
+        left_out=dict(left_out),
     )
 
 
-def find_shards(folder: Path) -> list[Path]:
-    """The JSON files of one folder, by name.
+def find_shards(folder: Path) -> tuple[list[Path], dict[str, int]]:
+    """The JSON files of one folder, by name, and how much else is there, by kind.
 
     Raises:
         BundleError: there are none.
     """
-    paths = sorted(path for path in folder.glob("*") if path.name.endswith((".json", ".json.gz")))
+    entries = sorted(folder.glob("*"))
+    paths = [path for path in entries if _kind(path) == ""]
+    others = Counter(kind for path in entries if (kind := _kind(path)))
     if not paths:
         raise BundleError(
             "holds no .json and no .json.gz file",
             code="data-missing",
             key=str(folder),
+            got=", ".join(f"{count} {kind}" for kind, count in others.items()) or None,
             remedy=f"make the data with LEAF's {COMMAND}",
         )
-    return paths
+    return paths, dict(others)
+
+
+def _kind(path: Path) -> str:
+    """What an entry of a folder is; empty for LEAF's JSON."""
+    if path.name.startswith("."):
+        return HIDDEN  # such as `._all_data.json`, which macOS writes beside a file on a foreign disk
+    if path.is_dir():
+        return FOLDERS
+    return "" if path.name.endswith((".json", ".json.gz")) else OTHER
+
+
+def _find(root: Path) -> Path:
+    """The folder that holds `train` and `test`."""
+    if (root / FOLDER).exists():
+        return root / FOLDER / "data"
+    for place in (root / "data", root):
+        if any(_kind(path) == "" for split in SPLITS for path in (place / split).glob("*.json*")):
+            return place
+    raise Unavailable(
+        "FEMNIST is not there and cannot be downloaded, since LEAF's scripts make it",
+        code="data-missing",
+        key=str(root / FOLDER),
+        remedy=f"run {COMMAND} in data/femnist of https://github.com/TalwalkarLab/leaf and copy data/femnist to "
+        f"{root}, or point dataset_path or FLARE_DATA_ROOT at that folder, or the one that it lies in",
+    )
 
 
 def convert(shards: Shards, folder: Path) -> None:
@@ -96,9 +129,10 @@ def convert(shards: Shards, folder: Path) -> None:
     """
     staged = folder / "staged"  # the images in the order of the shards
     found = _stage(shards, staged)
-    _check_same_users(found, shards)
-    runs = {user: found["train"][user] + found["test"][user] for user in sorted(found["train"])}
-    kept = [writer for writer in runs.values() if _size(writer) >= MIN_SAMPLES]
+    runs = {
+        user: found["train"].get(user, []) + found["test"].get(user, []) for split in SPLITS for user in found[split]
+    }
+    kept = {user for user, writer in runs.items() if _size(writer) >= MIN_SAMPLES}
     if not kept:
         raise BundleError(
             "no writer has two samples",
@@ -106,12 +140,18 @@ def convert(shards: Shards, folder: Path) -> None:
             key=str(shards["train"][0].parent),
             got=f"{len(runs)} writers",
         )
-    labels = np.concatenate([part for writer in kept for _, part in writer])
-    offsets = np.cumsum([0, *map(_size, kept)], dtype=np.int64)
-    _write_images(folder / "images.npy", len(labels), _images(staged, kept))
+    training, testing = (sorted(kept & found[split].keys()) for split in SPLITS)
+    by_user = bool(training and testing) and set(training).isdisjoint(testing)
+    if not by_user:
+        _check_same_users(training, testing, shards)
+    writers = [runs[user] for user in (training + testing if by_user else training)]
+    labels = np.concatenate([part for writer in writers for _, part in writer])
+    offsets = np.cumsum([0, *map(_size, writers)], dtype=np.int64)
+    _write_images(folder / "images.npy", len(labels), _images(staged, writers))
     staged.unlink()
     num_classes = 10 if labels.max() < 10 else 62
-    save(folder, labels, offsets, num_classes=num_classes, skipped=len(runs) - len(kept))
+    held_out = {"training_writers": len(training)} if by_user else {}
+    save(folder, labels, offsets, num_classes=num_classes, skipped=len(runs) - len(kept), **held_out)
 
 
 def _stage(shards: Shards, staged: Path) -> dict[str, dict[str, Runs]]:
@@ -138,9 +178,9 @@ def _stage(shards: Shards, staged: Path) -> dict[str, dict[str, Runs]]:
     return found
 
 
-def _check_same_users(found: dict[str, dict[str, Runs]], shards: Shards) -> None:
-    for split, other in (("train", "test"), ("test", "train")):
-        lonely = sorted(found[split].keys() - found[other].keys())
+def _check_same_users(training: list[str], testing: list[str], shards: Shards) -> None:
+    for split, users, other, others in (("train", training, "test", testing), ("test", testing, "train", training)):
+        lonely = sorted(set(users) - set(others))
         if lonely:
             raise BundleError(
                 f"{len(lonely)} users are in {split} and not in {other}",
@@ -148,7 +188,8 @@ def _check_same_users(found: dict[str, dict[str, Runs]], shards: Shards) -> None
                 key=str(shards[other][0].parent),
                 expected=", ".join(lonely[:3]),
                 got="none of them" if len(lonely) <= 3 else "none of them, nor others",
-                remedy="make the data with LEAF's -t sample, which gives each user samples in both",
+                remedy=f"make the data with {SCRIPTS} and -t sample, which gives each user samples in both, or with "
+                "-t user, which gives none samples in both",
             )
 
 

@@ -20,6 +20,9 @@ SIDE = 28
 PIXELS = SIDE * SIDE
 NUM_CLASSES = 62  # digits, capitals, small letters
 
+MIN_SAMPLES = 2  # a writer with fewer is left out: one sample to personalise with, one to score on
+SCRIPTS = "LEAF's scripts of March 2020 or later"
+
 User = tuple[str, NDArray[np.uint8], NDArray[np.int64]]
 
 
@@ -42,6 +45,9 @@ class _Problem:
 
 def read_shard(path: Path) -> Iterator[User]:
     """Each user of the file with images, uint8 of shape (samples, 784), and int64 labels of shape (samples,).
+
+    LEAF's scripts of before March 2020 left users with fewer than two samples in `user_data` and not in `users`; they
+    are returned as well.
 
     Raises:
         BundleError: names the file, and the user where it is about one.
@@ -68,7 +74,7 @@ def refused(key: str, problem: str, expected: str, got: str) -> BundleError:
         key=key,
         expected=expected,
         got=got,
-        remedy="make the file again with LEAF's scripts",
+        remedy=f"make the file again with {SCRIPTS}",
     )
 
 
@@ -91,10 +97,21 @@ def _fields(path: Path, content: Any) -> tuple[list[str], list[int], dict[str, A
         raise refused(str(path), "num_samples disagrees with users", f"{len(users)} numbers", f"{len(counts)}")
     users = list(map(str, users))
     names = set(users)
+    for user, samples in user_data.items():
+        if user not in names and (count := _few(samples)) is not None:
+            users, counts = [*users, user], [*counts, count]
+            user_data[user] = samples or _Samples(np.empty((0, PIXELS), np.uint8), np.empty(0, np.int64))
+    names = set(users)
     if len(names) != len(users) or names != user_data.keys():
         odd = sorted(names ^ user_data.keys()) or sorted(user for user in names if users.count(user) > 1)
         raise refused(str(path), "users disagrees with user_data", "each user once in both", ", ".join(odd[:3]))
     return users, counts, user_data
+
+
+def _few(samples: Any) -> int | None:
+    """How many samples a user has, if they are too few to be used; else None."""
+    count = len(samples.labels) if isinstance(samples, _Samples) else 0 if samples == {} else MIN_SAMPLES
+    return count if count < MIN_SAMPLES else None
 
 
 def _pack(pairs: list[tuple[str, Any]]) -> Any:

@@ -59,11 +59,17 @@ class TextSiteData:
         facts: what `describe` returns.
         tokens: the site's texts by split, `train`, `validation` and `test`.
         pad_id: token number of the padding.
-        skipped: rows without text in the files.
+        left_out: rows of the files that were not used, by reason.
     """
 
-    def __init__(self, facts: dict[str, Any], tokens: Mapping[str, Tokens], pad_id: int, skipped: int = 0) -> None:
-        self._facts, self._tokens, self._pad_id, self._skipped = facts, tokens, pad_id, skipped
+    def __init__(
+        self,
+        facts: dict[str, Any],
+        tokens: Mapping[str, Tokens],
+        pad_id: int,
+        left_out: Mapping[str, int] | None = None,
+    ) -> None:
+        self._facts, self._tokens, self._pad_id, self._left_out = facts, tokens, pad_id, dict(left_out or {})
 
     def describe(self) -> dict[str, Any]:
         """Facts that the sites of one federation must agree on."""
@@ -73,10 +79,9 @@ class TextSiteData:
         """Number of samples in `split`."""
         return len(self._tokens[split].labels)
 
-    def counts(self) -> dict[str, int]:
-        """Number of samples by split, and of rows without text if there were any."""
-        sizes = {split: self.size(split) for split in self._tokens}
-        return {**sizes, "skipped": self._skipped} if self._skipped else sizes
+    def left_out(self) -> dict[str, int]:
+        """How many rows of the files that the site reads were not used, by reason."""
+        return dict(self._left_out)
 
     def batches(
         self, split: str, batch_size: int, device: torch.device, generator: torch.Generator | None = None

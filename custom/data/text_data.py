@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,15 +12,18 @@ import numpy as np
 from custom.data.ag_news import CLASSES, TextSource, open_ag_news
 from custom.data.component import check, check_choice, check_folder_name, data_root, is_number, or_embedded
 from custom.data.headlines import make_headlines
+from custom.data.known_words import Known, check_known, count_known
 from custom.data.partition import Indices
 from custom.data.split import Split
-from custom.data.text_batches import TextSiteData, tokenise
-from custom.data.tokenizer import fingerprint, is_embedded, load_tokenizer
+from custom.data.text_batches import TextSiteData, Tokens, tokenise
+from custom.data.tokenizer import embeddings, fingerprint, is_embedded, load_tokenizer
 from custom.errors import BundleError
 from custom.learning.seed import derive
 from custom.models.pretrained import AGREES, check_setting
 
 SAMPLE_STREAM = 2_000_007  # so that the random numbers are others
+
+logger = logging.getLogger(__name__)
 
 
 class TextData:
@@ -30,7 +34,7 @@ class TextData:
         dataset_path: the folder that holds, or is to hold, `ag_news/ag_news_csv/{train,test}.csv`. FLARE_DATA_ROOT
             overrides it.
         model_name_or_path: whose tokenizer; the same as that of the model, see `custom.models.pretrained`.
-        on_missing: when AG News or the tokenizer are not to be had, take what is `embedded` with a warning, or make it
+        on_missing: when AG News or the tokenizer are not available, take what is `embedded` with a warning, or make it
             an `error`.
         partition: `iid`, `dirichlet`, or `none` for a site that holds data of its own.
         beta: of `dirichlet`; the smaller, the more the sites differ.
@@ -77,16 +81,18 @@ class TextData:
         """The share of site `name` among the sites of `roster`, in any order, drawn with `seed`.
 
         Raises:
-            BundleError: the site is not in the roster, has too few samples, or data or tokenizer are not to be had.
+            BundleError: the site is not in the roster, has too few samples, data or tokenizer are not available, or the
+                tokenizer does not know the words of the site's texts.
         """
         self.check()
         tokenizer = load_tokenizer(self.model_name_or_path, self.on_missing)
-        if self.max_length > tokenizer.model_max_length:
+        if self.max_length > (longest := tokenizer.model_max_length):
             raise BundleError(
                 code="setting-value",
                 key="max_length",
-                expected=f"at most {tokenizer.model_max_length}",
+                expected=f"at most {longest} for this encoder",
                 got=self.max_length,
+                remedy=f"set max_length={longest}",
             )
         source = self._source()
         official = {"train": source.splits["train"], "test": source.splits["test"]}
@@ -103,6 +109,9 @@ class TextData:
             split: tokenise(tokenizer, [texts.texts[row] for row in rows], texts.labels[rows], self.max_length)
             for split, (texts, rows) in chosen.items()
         }
+        known = count_known(tokenizer, tokens)
+        check_known(name, known, embeddings(tokenizer))
+        _log(name, tokens, known, self.max_length)
         facts = {
             "dataset": source.name,
             "embedded": source.embedded,
@@ -113,7 +122,7 @@ class TextData:
             # Else a text could be tested on at one site and trained on at another.
             **({"digest": source.digest()} if self.split.shared else {}),
         }
-        return TextSiteData(facts, tokens, tokenizer.pad_token_id, source.skipped)
+        return TextSiteData(facts, tokens, tokenizer.pad_token_id, source.left_out)
 
     def _source(self) -> TextSource:
         """AG News or the headlines."""
@@ -127,3 +136,13 @@ class TextData:
         used = max(1, round(number * self.sample_percentage))
         order = np.random.default_rng(derive(seed, SAMPLE_STREAM)).permutation(number)
         return np.sort(order[:used])
+
+
+def _log(site: str, tokens: Mapping[str, Tokens], known: Known, max_length: int) -> None:
+    """What became of the texts, and a class that a site can learn nothing of."""
+    cut = sum(int((part.lengths() >= max_length).sum()) for part in tokens.values())
+    unknown = f"{100 * known.unknown / max(known.tokens, 1):.2f} % of them unknown"
+    logger.info("%s: %d tokens, %s; %d texts have max_length=%d or more", site, known.tokens, unknown, cut, max_length)
+    per_class = np.bincount(tokens["train"].labels, minlength=len(CLASSES))
+    if absent := [name for name, count in zip(CLASSES, per_class, strict=True) if not count]:
+        logger.warning("%s: no text to train on is of %s", site, ", ".join(absent))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import string
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,27 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from custom.data.headlines import words
-from custom.errors import BundleError
+from custom.models.encoder_config import longest_text, read_config, unfit, vocabulary_size
 from custom.models.pretrained import EMBEDDED, find_pretrained, reading
 
 EMBEDDED_LENGTH = 256  # tokens that the embedded encoder has positions for
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PROBE = "Oil's Rise, 42 naïve words"  # shows whether capitals, accents and punctuation are treated alike
+PADDED = 127  # entries by which a vocabulary is rounded up to a multiple of 128
+SPARE = 0.02  # published encoders have at most 0.4 % more embeddings than their tokenizer has entries
+MERGED = 0.75  # the share of a byte-pair vocabulary that merges must make, beyond the 256 bytes it begins with
+FILES = "the encoder's own tokenizer.json, or vocab.txt, vocab.json with merges.txt, or a SentencePiece model"
+COPY = f"copy {FILES}, and tokenizer_config.json into the folder: tokenizer.save_pretrained writes them"
 
 
 def load_tokenizer(model_name_or_path: str, on_missing: str) -> Any:
     """A transformers tokenizer; see `custom.models.pretrained.find_pretrained`.
 
+    A tokenizer of a folder has `model_max_length` lowered to what the encoder has positions for.
+
     Raises:
-        BundleError: there is none, or it has no padding token.
+        BundleError: there is none, it has no padding token, or it is not that of the encoder: transformers makes a
+            tokenizer without a single word of a folder that lacks the tokenizer's files.
     """
     folder = find_pretrained(model_name_or_path, on_missing)
     return embedded_tokenizer() if folder is None else _read(folder)
@@ -62,6 +71,11 @@ def is_embedded(tokenizer: Any) -> bool:
     return bool(tokenizer.name_or_path == EMBEDDED)
 
 
+def embeddings(tokenizer: Any) -> int | None:
+    """How many the encoder that the tokenizer was read with has, if its config.json says so."""
+    return len(tokenizer) if is_embedded(tokenizer) else vocabulary_size(read_config(Path(tokenizer.name_or_path)))
+
+
 def fingerprint(tokenizer: Any) -> str:
     """Tells tokenizers apart by their entries and by what they make of a probe, and not by the folder they are in."""
     entries = "\n".join(f"{piece}\t{place}" for piece, place in sorted(tokenizer.get_vocab().items()))
@@ -71,13 +85,47 @@ def fingerprint(tokenizer: Any) -> str:
 
 
 def _read(folder: Path) -> Any:
-    with reading("tokenizer", folder, "it needs tokenizer.json, or vocab.txt and tokenizer_config.json"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    config = read_config(folder)
+    with reading("tokenizer", folder, f"it needs {FILES}, whole"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        entries = tokenizer.get_vocab()
+        _check_size(folder, len(entries), vocabulary_size(config))
+        tokenizer(PROBE)  # an empty vocabulary is found out only now
+    _check_merges(folder, tokenizer, len(entries))
     if tokenizer.pad_token_id is None:
-        raise BundleError(
-            "has no padding token",
-            code="encoder-unfit",
-            key=f"model_name_or_path {folder}",
-            remedy="choose a BERT encoder",
-        )
+        raise unfit(folder, "has no padding token", remedy="choose a BERT encoder")
+    tokenizer.model_max_length = min(tokenizer.model_max_length, longest_text(config) or tokenizer.model_max_length)
     return tokenizer
+
+
+def _check_size(folder: Path, entries: int, expected: int | None) -> None:
+    """Compares the tokenizer with the encoder's vocabulary.
+
+    An encoder has as many embeddings as its tokenizer has entries, or a few more where they were rounded up. More
+    entries are allowed, if no text uses them: see `custom.data.known_words.check_known`.
+    """
+    if expected is None or expected - entries <= max(PADDED, SPARE * expected):
+        return
+    raise unfit(
+        folder,
+        "the tokenizer is not that of the encoder, or its files are missing or cut off",
+        expected=f"about {expected} entries, the vocab_size in config.json",
+        got=entries,
+        remedy=f"{COPY}; if the tokenizer is whole, model.resize_token_embeddings(len(tokenizer)) makes them agree",
+    )
+
+
+def _check_merges(folder: Path, tokenizer: Any, entries: int) -> None:
+    """A byte-pair tokenizer without its merges spells every word letter by letter, and has every entry all the same."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or type(backend.model).__name__ != "BPE":
+        return
+    merges = len(json.loads(backend.to_str())["model"]["merges"])
+    if merges < (least := round(MERGED * (entries - 256 - len(tokenizer.get_added_vocab())))):
+        raise unfit(
+            folder,
+            "the tokenizer's merges are missing or cut off",
+            expected=f"at least {least} merges for {entries} entries",
+            got=merges,
+            remedy=COPY,
+        )

@@ -36,17 +36,18 @@ class WriterData:
     """Images by writer; see `custom.data.site_data.DataComponent`.
 
     Args:
-        dataset: `femnist` made with LEAF, `mnist` by writer, `cifar10` dealt to 500 writers in label shards, so that
-            each has at most two classes, or `digits`, dealt to 100 likewise, which needs no download.
-        dataset_path: the folder that holds, or is to hold, `femnist`, `MNIST` and `qmnist`, or `cifar-10-batches-py`.
-            FLARE_DATA_ROOT overrides it.
-        on_missing: when the data are not to be had, take the `embedded` digits with a warning, or make it an `error`.
+        dataset: `femnist` made with LEAF, or other handwriting in its layout, `mnist` by writer, `cifar10` dealt to 500
+            writers in label shards, so that each has at most two classes, or `digits`, dealt to 100 likewise, which
+            needs no download.
+        dataset_path: the folder that holds, or is to hold, `femnist`, `MNIST` and `qmnist`, or `cifar-10-batches-py`;
+            or the folder with `data/train` and `data/test` in LEAF's layout itself. FLARE_DATA_ROOT overrides it.
+        on_missing: when the data are not available, take the `embedded` digits with a warning, or make it an `error`.
         partition: `split` where all sites read the same data and each hosts its share of the writers, or `none` for a
             site that holds data of its own and hosts all writers of them.
         num_writers: this many, drawn with the seed, or 0 for all; training and held-out writers together. Where the
             data name their held-out writers, both are drawn, in the proportion that they have in the data.
         test_fraction: of the writers, in (0, 1), drawn with the seed and held out of training, unless the data name
-            their held-out writers, as those of `mnist` do.
+            their held-out writers, as those of `mnist` do, and LEAF's with `-t user`.
         cache_dir: where `femnist` and `mnist` are kept in files that are opened at once.
     """
 
@@ -84,7 +85,7 @@ class WriterData:
         The shares of all sites in the order of their names, put together, are the same whatever the number of sites.
 
         Raises:
-            BundleError: the site is not in the roster, there are too few writers, or the data are not to be had.
+            BundleError: the site is not in the roster, there are too few writers, or the data are not available.
         """
         self.check()
         shared = self.partition == "split"
@@ -132,14 +133,16 @@ class WriterData:
             others = np.setdiff1d(np.arange(len(writers)), writers.held_out)
             training = generator.permutation(others)[: number - num_held_out]
         if not 0 < num_held_out < number:
+            some = f"1 to {number - 1}" if number > 2 else "1"
+            of = f"of {number} writers held out with test_fraction={self.test_fraction:g}"
             raise BundleError(
                 "writers to train on and writers held out are both needed",
                 code="data-too-small",
                 site=name if self.partition == "none" else "",
                 key="num_writers",
-                expected=f"1 to {number - 1} of {number} writers held out" if number > 1 else "2 writers or more",
+                expected=f"{some} {of}" if number > 1 else "2 writers or more",
                 got=num_held_out if number > 1 else number,
-                remedy="take more writers, or change test_fraction",
+                remedy="take more writers, or set test_fraction=0.5" if number > 1 else "take more writers",
             )
         return training, held_out
 

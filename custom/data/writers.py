@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class Writers:
         std: divides them then.
         held_out: the writers that the data set itself keeps from training, or None if it does not say.
         skipped: writers of the source that were left out because they had too few samples.
+        left_out: all that was left out, by reason: such writers, and files that are not of the data set.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Writers:
     std: float = 1.0
     held_out: NDArray[np.int64] | None = None
     skipped: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -202,6 +204,10 @@ class WriterSiteData:
             "held_out_writers": len(self.held_out),
             "skipped_writers": self.training.writers.skipped,
         }
+
+    def left_out(self) -> dict[str, int]:
+        """How much of what the site read is not used, by reason."""
+        return dict(self.training.writers.left_out)
 
     def batches(
         self, split: str, batch_size: int, device: torch.device, generator: torch.Generator | None = None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from transformers import AutoModel, AutoModelForSequenceClassification, BertConf
 
 from custom.data.tokenizer import EMBEDDED_LENGTH, load_tokenizer, vocabulary
 from custom.errors import BundleError
+from custom.models.encoder_config import longest_text, read_config
 from custom.models.pretrained import AGREES, EMBEDDED, find_pretrained, quiet, reading
 
 EVALUATION_ROWS = 64  # at a time in evaluation, where a batch of long texts would take gigabytes
 HEAD_FILE = "classification_head.safetensors"
 INITIAL_STD = 0.02  # as in BERT
 PRETRAINED_LR, SCRATCH_LR = 5e-5, 1e-3  # of AdamW; the first as in Devlin et al., the second found by trial
+
+_OF_A_LAYER = re.compile(r"(^|[.])layers?[.]\d+[.]")
 
 Named = Sequence[tuple[str, nn.Parameter]]
 
@@ -77,7 +81,10 @@ class BertClassifier(nn.Module):
             new = [*new, *self.head.named_parameters()]
         _draw(new, generator)
         if folder and self.head:
-            _read_head(self.head, folder / HEAD_FILE)
+            try:
+                _read_head(self.head, folder / HEAD_FILE)
+            except BundleError as error:
+                self._failure = error
         if not folder and not self._failure:
             instead = "" if model_name_or_path == EMBEDDED else f", NOT {model_name_or_path}"
             logger.warning("TRAINING THE SMALL EMBEDDED BERT FROM SCRATCH%s", instead)
@@ -114,12 +121,13 @@ class BertClassifier(nn.Module):
     def _check_fits(self, ids: torch.Tensor) -> None:
         """A look-up out of range ends in an IndexError, or on CUDA in a state that only a new process leaves."""
         config = self.encoder.config
-        if ids.shape[1] > (positions := getattr(config, "max_position_embeddings", ids.shape[1])):
+        if ids.shape[1] > (longest := longest_text(config) or ids.shape[1]):
             raise BundleError(
                 code="setting-value",
                 key="max_length",
-                expected=f"at most {positions} for this encoder",
+                expected=f"at most {longest} for this encoder",
                 got=ids.shape[1],
+                remedy=f"set max_length={longest}",
             )
         if ids.is_cuda and self._has_run:
             return  # the tokenizer is still the same, and the answer would hold up the device
@@ -199,10 +207,12 @@ def _embedded(num_classes: int, pooling: str) -> tuple[Any, Named]:
 
 def _read(folder: Path, num_classes: int, pooling: str) -> tuple[Any, Named]:
     """The encoder in `folder`, and those parameters of its head that are not there."""
+    read_config(folder)
     with reading("encoder", folder, "it needs config.json and model.safetensors, whole"):
         encoder, found = _auto(pooling).from_pretrained(
             folder,
             local_files_only=True,
+            trust_remote_code=False,
             dtype=torch.float32,
             output_loading_info=True,
             num_labels=num_classes,
@@ -213,13 +223,20 @@ def _read(folder: Path, num_classes: int, pooling: str) -> tuple[Any, Named]:
     body = f"{encoder.base_model_prefix}." if pooling == "pooler" else ""
     for name, _ in new:
         if name.startswith(body) and not name.removeprefix(body).startswith("pooler."):
-            raise BundleError(
-                "a tensor of the encoder is missing, or of another shape than config.json says",
-                code="encoder-unfit",
-                key=f"model_name_or_path {folder} {name}",
-                remedy="is it a BERT encoder, and the file whole?",
-            )
+            raise _other_file(folder, name, "is missing, or of another shape than config.json says")
+    for name in found["unexpected_keys"]:
+        if _OF_A_LAYER.search(name):
+            raise _other_file(folder, name, "is in the file, and config.json knows no such layer")
     return encoder, new
+
+
+def _other_file(folder: Path, name: str, what: str) -> BundleError:
+    return BundleError(
+        f"a tensor of the encoder {what}",
+        code="encoder-unfit",
+        key=f"model_name_or_path {folder} {name}",
+        remedy="check that config.json and the file of weights are of one encoder, and whole",
+    )
 
 
 def _auto(pooling: str) -> Any:
@@ -228,11 +245,10 @@ def _auto(pooling: str) -> Any:
 
 def _read_head(head: nn.Linear, path: Path) -> None:
     """Takes the head that `save_pretrained` wrote, if there is one for as many classes."""
-    try:
-        saved = load_file(path) if path.is_file() else {}
-    except Exception as error:
-        logger.warning("%s cannot be read, the head begins untrained: %s", path, error)
+    if not path.is_file():
         return
+    with reading("classification head", path.parent, f"delete {HEAD_FILE} to begin with a new head"):
+        saved = load_file(path)
     if {name: value.shape for name, value in saved.items()} == {n: v.shape for n, v in head.state_dict().items()}:
         head.load_state_dict(saved)
 

@@ -178,6 +178,8 @@ def reading(what: str, folder: Path, remedy: str) -> Iterator[None]:
     try:
         with quiet():
             yield
+    except BundleError:
+        raise
     except Exception as error:
         raise BundleError(
             f"no {what} can be read from this folder",

@@ -1,0 +1,1 @@
+../../../../../../custom/models/encoder_config.py

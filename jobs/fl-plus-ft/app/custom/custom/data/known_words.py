@@ -1,0 +1,1 @@
+../../../../../../custom/data/known_words.py

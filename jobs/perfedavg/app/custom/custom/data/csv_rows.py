@@ -1,0 +1,1 @@
+../../../../../../custom/data/csv_rows.py

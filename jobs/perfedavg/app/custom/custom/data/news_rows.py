@@ -1,0 +1,1 @@
+../../../../../../custom/data/news_rows.py
