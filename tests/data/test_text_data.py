@@ -18,9 +18,9 @@ from custom.data.download import Unavailable
 from custom.data.headlines import make_headlines, words
 from custom.data.text_batches import Tokens, order_by_length, tokenise
 from custom.data.text_data import TextData
-from custom.data.tokenizer import embedded_tokenizer, fingerprint, load_tokenizer
+from custom.data.tokenizer import embedded_tokenizer, fingerprint, vocabulary
 from custom.errors import BundleError
-from tests.data.text_files import FOLDER, cut_network, row, write_ag_news
+from tests.data.text_files import FOLDER, cut_network, row, write_ag_news, write_encoder_config
 
 CPU = torch.device("cpu")
 ROSTER = ["site-1", "site-2", "site-3"]
@@ -55,37 +55,20 @@ def files(tmp_path, monkeypatch):
 def test_a_file_by_hand(tmp_path):
     path = tmp_path / "train.csv"
     path.write_text(row(3, "Oil\\up") + '"4","Say ""yes""",""\n\n"1"," ","\\"\n2,plain,text\n', encoding="utf-8")
-    found, skipped = read_csv(path)
+    found, left_out = read_csv(path)
     assert found.labels.tolist() == [2, 3, 1]
     assert found.texts == ["Oil up about Oil up", 'Say "yes"', "plain text"]
-    assert skipped == 1
+    assert left_out == {"rows without text": 1}
 
 
-def test_named_columns_in_any_order(tmp_path):
-    path = tmp_path / "train.csv"
-    path.write_text("Title,Description,Class Index\na,b,4\n", encoding="utf-8")
-    found, _ = read_csv(path)
-    assert (found.labels.tolist(), found.texts) == ([3], ["a b"])
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b'"1","a","b"\n"2","a"\n', r"line 2: expected label, title and description, got 2 columns; correct the file"),
-        (b"label,text\n1,a\n", r"line 1: expected columns label, .*, got no title and no description"),
-        (b'"1","a","b"\n"5","a","b"\n', r"line 2: expected a label from 1 to 4, got '5'"),
-        (b'"0","a","b"\n', r"line 1: expected a label from 1 to 4, got '0'"),
-        (b'"World","a","b"\n', r"line 1: expected a label from 1 to 4, got 'World'"),
-        (b'"1","a","b"\n"2","a","cut he', r"line 2: expected rows of a CSV file, each whole, got unexpected end"),
-        (b"", r"train.csv: expected at least one row with a text, got 0 rows"),
-        (b'"1","",""\n', r"train.csv: expected at least one row with a text, got 1 rows"),
-        (b'"1","caf\xe9","b"\n', r"train.csv: expected UTF-8, got byte 0xe9 at 8"),
-    ],
-)
-def test_a_bad_file_is_an_error_that_says_where(files, content, message):
+@pytest.mark.parametrize("content", [b"", b'"1","",""\n', b'"1","a","b"\n"5","a","b"\n', b'"1","caf\xe9","b"\n'])
+def test_a_bad_file_is_an_error_also_if_embedded_texts_are_allowed(files, content):
+    """All kinds of bad files are in test_news_rows."""
     (files / "train.csv").write_bytes(content)
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(BundleError) as caught:
         component(on_missing="embedded").site("site-1", ROSTER, 0)
+    assert caught.value.code == "data-malformed"
+    assert caught.value.key.startswith(str(files / "train.csv"))
 
 
 def test_one_of_the_two_files_is_missing(files):
@@ -135,7 +118,8 @@ def test_dirichlet_skews_training_and_test_alike(tmp_path, monkeypatch):
 
 def test_a_site_with_data_of_its_own_holds_all(files):
     data = component(partition="none").site("elsewhere", [], 0)
-    assert data.counts() == {"train": 72, "validation": 8, "test": 20}
+    assert [data.size(split) for split in SPLITS] == [72, 8, 20]
+    assert data.left_out() == {}
     assert "digest" not in data.describe()
 
 
@@ -149,10 +133,11 @@ def test_a_sample_of_the_training_rows(files):
     assert together[0] == together[1]
 
 
-def test_skipped_rows_are_counted(files):
-    with (files / "train.csv").open("a", encoding="utf-8") as file:
-        file.write('"1","",""\n"2"," ","\\"\n')
-    assert component(partition="none").site("a", [], 0).counts()["skipped"] == 2
+def test_rows_left_out_of_both_files_are_counted(files):
+    for name, rows in (("train", '"1","",""\n"2"," ","\\"\n'), ("test", '"1","",""\n')):
+        with (files / f"{name}.csv").open("a", encoding="utf-8") as file:
+            file.write(rows)
+    assert component(partition="none").site("a", [], 0).left_out() == {"rows without text": 3}
 
 
 def test_description_tells_tokenizers_and_files_apart(files):
@@ -252,7 +237,7 @@ def test_without_a_network_the_headlines_are_named_loudly(monkeypatch, tmp_path,
 
 
 def test_an_embedded_encoder_on_real_data_is_a_fact_that_sites_must_agree_on(files, monkeypatch, tmp_path):
-    embedded_tokenizer().save_pretrained(tmp_path / "bert")
+    embedded_tokenizer().save_pretrained(write_encoder_config(tmp_path / "bert", len(vocabulary())))
     of_folder = TextData(model_name_or_path=str(tmp_path / "bert")).site("site-1", ROSTER, 0).describe()
     cut_network(monkeypatch, tmp_path)
     fallen_back = TextData().site("site-2", ROSTER, 0).describe()
@@ -270,17 +255,6 @@ def test_without_a_network_an_error_if_asked(monkeypatch, tmp_path, arguments):
     cut_network(monkeypatch, tmp_path)
     with pytest.raises(BundleError, match=r"AG News is not there and cannot be downloaded|is no folder here"):
         component(**arguments).site("site-1", ROSTER, 0)
-
-
-def test_a_folder_without_a_tokenizer(tmp_path):
-    with pytest.raises(BundleError, match=r"no tokenizer can be read from this folder"):
-        load_tokenizer(str(tmp_path), "embedded")
-
-
-def test_a_tokenizer_from_a_folder(tmp_path):
-    embedded_tokenizer().save_pretrained(tmp_path)
-    from_folder = fingerprint(load_tokenizer(str(tmp_path), "error"))
-    assert fingerprint(embedded_tokenizer()) == f"embedded, {from_folder}"
 
 
 @pytest.mark.parametrize(
@@ -306,8 +280,46 @@ def test_a_bad_argument_is_named(arguments, key):
 
 
 def test_more_tokens_than_the_encoder_has_positions_for(files):
-    with pytest.raises(BundleError, match="max_length: expected at most 256, got 512"):
-        component(max_length=512).site("site-1", ROSTER, 0)
+    with pytest.raises(BundleError) as caught:
+        component(max_length=257).site("site-1", ROSTER, 0)
+    assert (caught.value.code, caught.value.key) == ("setting-value", "max_length")
+    component(max_length=256).site("site-1", ROSTER, 0)
+
+
+def test_a_class_that_a_site_has_no_text_of_is_named(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("FLARE_DATA_ROOT", str(tmp_path))
+    folder = write_ag_news(tmp_path)
+    (folder / "train.csv").write_text("".join(row(3 + n % 2, f"text {n}") for n in range(20)), encoding="utf-8")
+    with caplog.at_level(logging.WARNING):
+        component(partition="none").site("site-1", [], 0)
+    assert "site-1: no text to train on is of World, Sports" in caplog.messages
+
+
+def test_texts_in_both_files_are_counted(tmp_path, caplog):
+    folder = write_ag_news(tmp_path)
+    with (folder / "test.csv").open("a", encoding="utf-8") as file:
+        file.write(row(4, "train number 3") + row(3, "train number 2"))
+    with caplog.at_level(logging.WARNING):
+        open_ag_news(tmp_path)
+    assert [message.split(":")[1][:12] for message in caplog.messages] == [" 2 texts are"]
+
+
+def test_numbers_from_zero_are_told_by_both_files(tmp_path):
+    """As on the Hub: the test file has no class 0, and the training file tells that there is one."""
+    folder = write_ag_news(tmp_path)
+    (folder / "train.csv").write_text("text,label\na,0\nb,3\n", encoding="utf-8")
+    (folder / "test.csv").write_text("text,label\nc,2\nd,1\n", encoding="utf-8")
+    splits = open_ag_news(tmp_path).splits
+    assert [splits[name].labels.tolist() for name in ("train", "test")] == [[0, 3], [2, 1]]
+
+
+def test_files_that_are_numbered_differently(tmp_path):
+    """The test file is the published one, which counts from 1."""
+    folder = write_ag_news(tmp_path)
+    (folder / "train.csv").write_text("text,label\na,1\nb,0\n", encoding="utf-8")
+    with pytest.raises(BundleError) as caught:
+        open_ag_news(tmp_path)
+    assert (caught.value.code, caught.value.key) == ("data-malformed", f"{folder}/train.csv line 3")
 
 
 def test_too_many_sites(files):

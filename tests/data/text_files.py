@@ -8,9 +8,11 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
+from transformers import BertConfig
 
 from custom.models import pretrained
 
@@ -29,6 +31,12 @@ def write_ag_news(root: Path, train: int = 80, test: int = 20) -> Path:
     for split, number in (("train", train), ("test", test)):
         lines = [row(place % 4 + 1, f"{split} number {place}") for place in range(number)]
         (folder / f"{split}.csv").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+def write_encoder_config(folder: Path, vocab_size: int, **changes: Any) -> Path:
+    """config.json of a BERT with as many embeddings; returns the folder."""
+    BertConfig(vocab_size=vocab_size, **changes).save_pretrained(folder)
     return folder
 
 
