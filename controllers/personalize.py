@@ -30,6 +30,7 @@ from custom import progress
 from custom.checks.update import is_finite_number
 from custom.errors import BundleError
 from custom.keys import ROUNDS_BEFORE
+from custom.panic import ends_job
 
 COUNTS = ("support", "query")
 UNSEEN = "unseen"
@@ -61,6 +62,7 @@ class Personalize(Controller):
                 code="setting-value", key="target_accuracy", expected="null, or a share of 1", got=repr(target)
             )
 
+    @ends_job
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Counts the rounds that the model has behind it."""
         super().handle_event(event_type, fl_ctx)

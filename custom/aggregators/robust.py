@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from nvflare.apis.dxo import DXO
-from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 
 from custom import progress
@@ -80,17 +79,11 @@ class RobustAggregator(WeightedAggregator):
                 )
             self.rule.check()
 
-    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """As WeightedAggregator does; ends a job whose sites are too few for the rule as soon as it starts."""
-        super().handle_event(event_type, fl_ctx)
-        if event_type == EventType.START_RUN and self.rule is not None:
-            try:
-                self.check()
-                _check_number(self.rule, [client.name for client in fl_ctx.get_engine().get_clients()])
-            except TooFewUpdates as error:
-                self.system_panic(error.coded(), fl_ctx)
-            except BundleError:
-                pass  # a wrong setting has ended the job already
+    def check_start(self, fl_ctx: FLContext) -> None:
+        """Also raises TooFewUpdates if the sites are too few for the rule."""
+        super().check_start(fl_ctx)
+        if self.rule is not None:
+            _check_number(self.rule, [client.name for client in fl_ctx.get_engine().get_clients()])
 
     def check_content(self, dxo: DXO, weight: float, origin: Origin, fl_ctx: FLContext) -> None:
         """Refuses a sparse update, and one that does not fit the global model or is not finite.

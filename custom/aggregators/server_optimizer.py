@@ -23,7 +23,7 @@ from nvflare.app_common.shareablegenerators.full_model_shareable_generator impor
 from custom.checks.update import Tensors, is_statistic
 from custom.errors import BundleError
 from custom.learning.train import check_rates
-from custom.panic import check_or_panic
+from custom.panic import ends_job
 
 
 class _ServerOptimizer(FullModelShareableGenerator):
@@ -52,10 +52,11 @@ class _ServerOptimizer(FullModelShareableGenerator):
         """The optimiser over `weights`."""
         raise NotImplementedError
 
+    @ends_job
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Ends a job whose settings are wrong as soon as it starts."""
         if event_type == EventType.START_RUN:
-            check_or_panic(self, fl_ctx)
+            self.check()
 
     def shareable_to_learnable(self, shareable: Shareable, fl_ctx: FLContext) -> ModelLearnable:
         """The next global model.

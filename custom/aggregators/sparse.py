@@ -26,6 +26,7 @@ from custom.compression import wire
 from custom.errors import BundleError
 from custom.filters.check_update import check_content, global_model, training_task, workflow_and_site
 from custom.keys import TAKEN_ROUND
+from custom.panic import ends_job
 
 ABSENT = ("zero_update", "not_counted")
 PIECE = 1 << 17  # entries averaged at a time: their float64 sums stay in the cache, and a whole tensor's take no memory
@@ -77,6 +78,7 @@ class SparseAggregator(WeightedAggregator):
                 got=shown(self.absent),
             )
 
+    @ends_job
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Tells each site what was taken of it; for the rest, see WeightedAggregator."""
         super().handle_event(event_type, fl_ctx)

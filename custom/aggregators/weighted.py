@@ -33,7 +33,7 @@ from custom.checks.update import Origin, Tensors, UpdateRejected, check_round, c
 from custom.errors import BundleError
 from custom.keys import POSITIONS
 from custom.metrics import weighted_mean as mean_metrics
-from custom.panic import check_or_panic
+from custom.panic import ends_job
 
 BLOCK = 8192  # entries
 
@@ -110,6 +110,7 @@ class WeightedAggregator(Aggregator):
             key, expected = f"{type(self).__name__} min_contributions", "a whole number of at least 1"
             raise BundleError(code="setting-value", key=key, expected=expected, got=repr(value))
 
+    @ends_job
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Ends a job whose settings are wrong as soon as it starts; keeps the sites' facts at the server.
 
@@ -117,9 +118,13 @@ class WeightedAggregator(Aggregator):
         to every site, where with two sites each could read off the other's.
         """
         if event_type == EventType.START_RUN:
-            check_or_panic(self, fl_ctx)
+            self.check_start(fl_ctx)
         elif event_type == AppEventType.AFTER_SHAREABLE_TO_LEARNABLE:
             fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.META] = {}
+
+    def check_start(self, fl_ctx: FLContext) -> None:
+        """Raises BundleError if the job cannot be run with these settings."""
+        self.check()
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
         """Keeps one site's update for `aggregate`; False, and one line in the log, if it cannot be used."""

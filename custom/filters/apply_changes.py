@@ -25,6 +25,7 @@ from custom.compression import changes
 from custom.compression.changes import ChangesRejected, Held
 from custom.errors import BundleError
 from custom.keys import BASE_VERSION, HELD_VERSION, MODEL_VERSION, POSITIONS, TASK_REFUSED
+from custom.panic import fails_next_task
 
 
 class ApplyChanges(Filter):
@@ -38,6 +39,7 @@ class ApplyChanges(Filter):
         super().__init__()
         self._seen: Any = None  # the file as it was when its version was announced
 
+    @fails_next_task
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Announces what the site holds: at the start, and anew when the file is not the same any more."""
         if event_type in (EventType.START_RUN, EventType.BEFORE_PULL_TASK):

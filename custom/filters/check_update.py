@@ -27,7 +27,7 @@ from custom.checks.update import Origin, Tensors, UpdateRejected
 from custom.compression import wire
 from custom.errors import BundleError
 from custom.keys import LARGEST_WRITER, POSITIONS, SAMPLES, TOO_LARGE_ROUND, WRITERS
-from custom.panic import check_or_panic
+from custom.panic import ends_job
 
 KINDS = {False: "update norm", True: "norm of the running statistics"}  # by whether it is of statistics
 
@@ -107,6 +107,7 @@ class CheckUpdate(Filter):
                 code="setting-value", key="CheckUpdate writers_weigh_one", expected="a list of tasks", got=repr(tasks)
             )
 
+    @ends_job
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Starts afresh with the run, if the settings are good; tells a site whose update was too large.
 
@@ -114,7 +115,7 @@ class CheckUpdate(Filter):
         filters are through with a task, it notes how many writers the site is to train.
         """
         if event_type == EventType.START_RUN:
-            check_or_panic(self, fl_ctx)
+            self.check()
             with self._lock:
                 self.counts.clear()
                 self._forget_norms()

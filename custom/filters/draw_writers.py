@@ -23,6 +23,7 @@ from custom.errors import BundleError
 from custom.keys import SAMPLES, WRITERS
 from custom.learning.seed import derive
 from custom.learning.train import check_counts
+from custom.panic import ends_job
 
 COUNT = "training_writers"
 
@@ -45,14 +46,12 @@ class DrawWriters(Filter):
         """Raises BundleError if a setting is out of range."""
         check_counts(writers_per_round=self.writers_per_round)
 
+    @ends_job
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Ends the job, before any training, if the draw is not possible."""
         if event_type == AppEventType.ROUND_STARTED:
-            try:
-                self.check()
-                self._draw("", 0, fl_ctx)
-            except BundleError as error:
-                self.system_panic(error.coded(), fl_ctx)
+            self.check()
+            self._draw("", 0, fl_ctx)
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
         """A copy of the task with this site's writers in the header `writers`: all sites share one task."""

@@ -26,7 +26,7 @@ from custom.compression import changes
 from custom.compression.changes import Changes
 from custom.errors import BundleError
 from custom.keys import BASE_VERSION, HELD_VERSION, MODEL_VERSION, POSITIONS, TASK_REFUSED
-from custom.panic import check_or_panic
+from custom.panic import ends_job
 
 DOWNLINKS = ("sparse", "dense")
 
@@ -69,10 +69,11 @@ class SendChanges(Filter):
                 got=shown(self.history),
             )
 
+    @ends_job
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Starts afresh with the run, if the settings are good; says why a site could not use a task."""
         if event_type == EventType.START_RUN:
-            check_or_panic(self, fl_ctx)
+            self.check()
             with self._lock:
                 self._forget()
         elif event_type == EventType.BEFORE_TASK_RESULT_FILTER:

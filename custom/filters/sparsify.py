@@ -33,6 +33,7 @@ from custom.compression.criteria import Criterion, MagnitudeChange
 from custom.compression.wire import Entries, Payload
 from custom.errors import BundleError
 from custom.keys import POSITIONS, TAKEN_ROUND, TOO_LARGE_ROUND
+from custom.panic import fails_next_task
 
 _TASK = "sparsify_task"  # in the context of one task
 
@@ -101,13 +102,11 @@ class Sparsify(Filter):
                 got=shown(self.criterion),
             )
 
+    @fails_next_task
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Reports wrong settings when the job starts; keeps the task, which FLARE clears before result filters run."""
         if event_type == EventType.START_RUN:
-            try:
-                self.check()
-            except BundleError as error:
-                self.log_error(fl_ctx, f"every update will be refused: {error}")
+            self.check()
         elif event_type == EventType.BEFORE_TASK_EXECUTION:
             fl_ctx.set_prop(_TASK, fl_ctx.get_prop(FLContextKey.TASK_DATA), private=True, sticky=False)
 

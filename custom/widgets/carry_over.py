@@ -10,6 +10,8 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 from nvflare.widgets.widget import Widget
 
+from custom.panic import fails_next_task
+
 # The first model, with which local_only begins; the last one, for submit_model; what sparse exchange has held back.
 KEPT = ("first_model.pt", "local_model.pt", "residual_*.pt")
 
@@ -27,6 +29,7 @@ class CarryOver(Widget):
         super().__init__()
         self.job_id, self.workspaces = job_id, workspaces
 
+    @fails_next_task
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Copies what is not here yet: in the simulator with -t below -n, every task starts a process."""
         if event_type != EventType.START_RUN:

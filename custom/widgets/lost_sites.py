@@ -16,6 +16,7 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.widgets.widget import Widget
 
 from custom import progress
+from custom.panic import ends_job
 
 LOST = "the server had no sign of life of it: what is missing of it from here on was not waited for"
 BACK = "the server hears of it again: it takes part from here on"
@@ -28,6 +29,7 @@ class LostSites(Widget):
         super().__init__()
         self._previous: Controller | None = None
 
+    @ends_job
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Dispatches FLARE's events."""
         if event_type == EventType.START_WORKFLOW:

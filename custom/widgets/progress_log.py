@@ -25,6 +25,7 @@ from custom.checks.update import in_one_line, is_finite_number, shown
 from custom.executors.site_task import log_foreign_origin
 from custom.keys import EVALUATED, TRAIN_METRICS
 from custom.metrics import weighted_mean
+from custom.panic import ends_job
 from custom.widgets.traffic import Traffic, totals
 
 MOST_METRICS = 100  # of a site
@@ -57,6 +58,7 @@ class ProgressLog(Widget):
         self._sites: dict[str, dict[str, Any]] = {}
         self._failed: dict[str, str] = {}
 
+    @ends_job
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Dispatches FLARE's events."""
         handlers = {

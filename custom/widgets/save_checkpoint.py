@@ -25,6 +25,7 @@ from custom import checkpoint, progress
 from custom.checkpoint import Checkpoint
 from custom.errors import BundleError
 from custom.keys import ROUNDS_BEFORE
+from custom.panic import ends_job
 
 
 class SaveCheckpoint(Widget):
@@ -42,6 +43,7 @@ class SaveCheckpoint(Widget):
         self._rounds: dict[str, int] = {}
         self._best: dict[str, Any] | None = None
 
+    @ends_job
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Dispatches FLARE's events."""
         if event_type == EventType.START_RUN:
@@ -61,10 +63,7 @@ class SaveCheckpoint(Widget):
         self._ids = [str(part["id"]) for part in parts if part.get("id")]
         self._rounds, self._best = {}, None
         if self.continue_from:
-            try:
-                self._origin = checkpoint.load(Path(fl_ctx.get_prop(FLContextKey.APP_ROOT)) / self.continue_from)
-            except BundleError as error:
-                self.system_panic(error.coded(), fl_ctx)
+            self._origin = checkpoint.load(Path(fl_ctx.get_prop(FLContextKey.APP_ROOT)) / self.continue_from)
 
     def _give_back(self, origin: Checkpoint, fl_ctx: FLContext) -> None:
         """To the components their state, to the context and to the report what they would know."""
@@ -103,7 +102,7 @@ class SaveCheckpoint(Widget):
         )
         try:
             checkpoint.save(_run_dir(fl_ctx) / checkpoint.FILE_NAME, state)
-        except (OSError, RuntimeError) as error:  # torch turns a full disk into the latter
+        except (BundleError, OSError, RuntimeError) as error:
             kept = f"{checkpoint.FILE_NAME} of an earlier round stays, and bundle resume would go on from there"
             self.log_warning(fl_ctx, f"round {state.round} of {workflow} could not be saved: {error}; {kept}")
 

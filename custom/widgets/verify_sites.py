@@ -24,6 +24,7 @@ from nvflare.widgets.widget import Widget
 
 from custom import progress
 from custom.checks.update import shown
+from custom.panic import ends_job
 
 MOST_WARNINGS = 20  # of a job
 
@@ -35,6 +36,7 @@ class VerifySites(Widget):
         super().__init__()
         self._told: set[str] = set()
 
+    @ends_job
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Puts itself between the sites and the job, before any site is answered."""
         if event_type != EventType.START_RUN:
