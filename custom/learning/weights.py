@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Mapping
@@ -13,19 +14,85 @@ import numpy as np
 import torch
 from torch import nn
 
-from custom.checks.update import STATISTICS as STATISTICS
 from custom.errors import BundleError
+from custom.learning.model_file import read_state_dict, unreadable
 
 Weights = dict[str, np.ndarray]
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def get_weights(model: nn.Module) -> Weights:
-    """A copy of all parameters and buffers, on the CPU."""
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
+    """A copy of all parameters and buffers, on the CPU; bfloat16, which NumPy does not have, as float32.
+
+    Raises:
+        BundleError: the model has no floating-point tensors, or one that no array can hold.
+    """
+    weights = {}
+    for name, value in model.state_dict().items():
+        if problem := _unfit(name, value):
+            expected, got, remedy = problem
+            raise BundleError(code="model-unfit", key=f"model {name}", expected=expected, got=got, remedy=remedy)
+        weights[name] = to_array(value).copy()
+    if not any(np.issubdtype(value.dtype, np.floating) for value in weights.values()):
+        raise BundleError(
+            code="model-unfit",
+            key="model",
+            expected="a model with weights, that is floating-point parameters or buffers",
+            got=f"{type(model).__name__} with {len(weights) or 'no'} tensors, none of them floating-point",
+            remedy="is the model built in its constructor, with its layers as attributes?",
+        )
+    return weights
+
+
+def to_array(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor as an array of its type, or float32 if it is bfloat16; may share its memory.
+
+    Raises:
+        TypeError: no array can hold it.
+    """
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def travels_as_float32(model: nn.Module) -> bool:
+    """Has the model bfloat16 weights? They are float32 wherever they are arrays, which is exact."""
+    return any(value.dtype == torch.bfloat16 for value in model.state_dict().values() if torch.is_tensor(value))
+
+
+def as_held(model: nn.Module, received: Weights) -> Weights:
+    """What `model` holds after `set_weights(model, received)`: the same, or rounded if it computes in bfloat16."""
+    return get_weights(model) if travels_as_float32(model) else received
+
+
+def _unfit(name: str, value: Any) -> tuple[str, str, str] | None:
+    """What was expected, what came, and the remedy, if no array can hold an entry of a state_dict."""
+    floating = "train the model in floating point, and quantise what comes out of the job"
+    if not torch.is_tensor(value):
+        if "_packed_params" in name:
+            return "floating-point weights", "a quantised layer", floating
+        remedy = "keep it in a buffer (register_buffer) or out of the state_dict"
+        return "tensors only, since nothing else travels", f"{type(value).__name__} from get_extra_state", remedy
+    if nn.parameter.is_lazy(value):
+        remedy = "give the layer its input size, as nn.Linear(20, 32) in place of nn.LazyLinear(32)"
+        return "a tensor that has a shape", "a lazy layer, which has none before its first batch", remedy
+    if value.is_quantized:
+        return "floating-point weights", f"a quantised tensor ({value.dtype})", floating
+    if value.is_meta:
+        return "a tensor with values", "one on the device meta", "build the model on the CPU"
+    if value.layout != torch.strided:
+        return "a dense tensor", f"one in the layout {value.layout}", "call to_dense() on it"
+    if value.is_complex():
+        remedy = "keep it as two real numbers (torch.view_as_real), or out of the state_dict (persistent=False)"
+        return "real numbers", f"complex ones ({value.dtype})", remedy
+    try:
+        to_array(value[:0] if value.dim() else value)
+    except (TypeError, RuntimeError):  # such as float8, or a subclass of torch.Tensor
+        return "a type that NumPy has", str(value.dtype), "keep the weights as float32, bfloat16 or float16"
+    return None
 
 
 def set_weights(model: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
-    """Loads `weights` into `model`, in place.
+    """Loads `weights` into `model`, in place, in the types of the model.
 
     Raises:
         BundleError: a key is missing or too many, or a shape differs; names the first.
@@ -62,8 +129,25 @@ def save_atomically(value: Any, path: Path) -> None:
     """`torch.save` to a temporary file beside `path`, then a rename: `path` is always a whole file, old or new.
 
     Raises:
-        OSError, RuntimeError: as torch.save; an OSError names the file.
+        BundleError: the disk is full, or the folder cannot be written to.
     """
+    try:
+        _save(value, path)
+    except (OSError, RuntimeError) as error:
+        # torch makes of a full disk "unexpected pos 25805696 vs 25805584", and leaves the cause in the context.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        full = cause.errno in _FULL
+        raise BundleError(
+            "no space left on device" if full else f"cannot be written ({cause.strerror or cause})",
+            code="disk-full" if full else "not-writable",
+            key=str(path),
+            remedy="free some space, or move the workspace to another disk" if full else "check its folder",
+        ) from error
+
+
+def _save(value: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -72,37 +156,22 @@ def save_atomically(value: Any, path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException as error:
+    except BaseException:
         Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename = str(path)  # a full disk names none
         raise
 
 
 def load_weights(path: Path) -> Weights:
-    """Reads the weights from a file that FLARE's persistor, this bundle or `torch.save(state_dict)` wrote.
+    """Reads the weights from a file that FLARE's persistor, this bundle, torch.save, Lightning or safetensors wrote.
+
+    bfloat16 becomes float32.
 
     Raises:
-        BundleError: the file is missing, cut short, not a state_dict, or holds anything but tensors and plain values.
+        BundleError: see `custom.learning.model_file`; or a tensor is of a type that no array can hold.
     """
-    remedy = "expected a file with a state_dict, such as FL_global_model.pt"
-    if not path.is_file():
-        raise BundleError("no such file", code="model-file-missing", key=str(path), remedy=remedy)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's own text advises to switch the protection off
-        raise BundleError(
-            "cannot be loaded safely: it is cut short, or holds more than tensors and plain values",
-            code="model-file-unreadable",
-            key=str(path),
-            remedy=remedy,
-        ) from error
-    weights = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not weights or not all(torch.is_tensor(v) for v in weights.values()):
-        raise BundleError("holds no state_dict", code="model-file-unreadable", key=str(path), remedy=remedy)
-    try:
-        return {name: tensor.detach().numpy() for name, tensor in weights.items()}
-    except TypeError as error:  # NumPy has no bfloat16
-        raise BundleError(
-            str(error), code="model-file-unreadable", key=str(path), remedy="save the weights as float32"
-        ) from error
+    weights = {}
+    for name, tensor in read_state_dict(path).items():
+        if problem := _unfit(name, tensor):
+            raise unreadable(path, f"{name}: expected {problem[0]}, got {problem[1]}", "save the weights as float32")
+        weights[name] = to_array(tensor)
+    return weights
