@@ -24,6 +24,7 @@ from controllers.collect import Replies, check_seconds, collect
 from custom import progress
 from custom.checks.agreement import (
     check_finite,
+    check_not_empty,
     check_remarks,
     check_same_data,
     check_same_model,
@@ -31,9 +32,10 @@ from custom.checks.agreement import (
     check_weights,
     odd_ones,
 )
+from custom.checks.start_model import fit_to_sites
 from custom.data.remarks import left_out_line
 from custom.errors import BundleError
-from custom.keys import DATA_INFO, DATA_NOTES, DATA_WARNINGS, LEFT_OUT, SAMPLES
+from custom.keys import DATA_INFO, DATA_NOTES, LEFT_OUT, SAMPLES, WARNINGS
 from custom.learning.weights import Weights, load_weights
 
 METHODS = ("first", "client", "random", "average")
@@ -201,18 +203,19 @@ class InitializeGlobalWeights(Controller):
         first_name, first = ordered[0]
         for name, reply in ordered:
             check_weights(name, reply.data, _info(reply))
+            check_not_empty(name, reply.data)
             check_finite(name, reply.data)
             check_samples(
                 name, reply.get_meta_prop(SAMPLES, {}), reply.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 0)
             )
-            left_out, *texts = (reply.get_meta_prop(key) for key in (LEFT_OUT, DATA_WARNINGS, DATA_NOTES))
+            left_out, *texts = (reply.get_meta_prop(key) for key in (LEFT_OUT, WARNINGS, DATA_NOTES))
             check_remarks(name, left_out or {}, *(text or [] for text in texts))
             check_same_data(first_name, _info(first), name, _info(reply))
             check_same_model(first_name, first.data, name, reply.data)
         self._odd = set() if self._file else odd_ones({site: reply.data for site, reply in ordered})
         if self._file is not None:
             check_finite(self.initial_model, self._file)
-            check_same_model("the sites", first.data, f"initial_model {self.initial_model}", self._file)
+            self._file, self._fitted = fit_to_sites(f"initial_model {self.initial_model}", self._file, first.data)
 
     def _choose(self, replies: Replies) -> tuple[str, Weights]:
         if self._file is not None:
@@ -242,6 +245,7 @@ class InitializeGlobalWeights(Controller):
             fl_ctx,
             f"global model initialised ({method}) from {source}; {len(ordered)} sites agree on {info['dataset']}",
         )
+        self._warn(replies, fl_ctx)
         if self._odd:
             then = (
                 "no model is that of most sites" if len(self._odd) == len(ordered) else "most sites have another model"
@@ -253,7 +257,6 @@ class InitializeGlobalWeights(Controller):
             self.log_warning(fl_ctx, f"the sites train on embedded data: {info['dataset']}")
         if info.get("encoder_embedded"):
             self.log_warning(fl_ctx, "the sites train the small embedded encoder, from scratch")
-        run_dir = Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id()))
         samples = {site: reply.get_meta_prop(SAMPLES) or {} for site, reply in ordered}
         fl_ctx.set_prop(SAMPLES, samples, private=True, sticky=True)
         left_out, notes = (
@@ -261,13 +264,24 @@ class InitializeGlobalWeights(Controller):
             for key in (LEFT_OUT, DATA_NOTES)
         )
         event = {"method": method, "source": source, "dataset": info, "samples": samples}
-        progress.append(run_dir, "initialized", **event, left_out=left_out, data_notes=notes)
+        progress.append(self._run_dir(fl_ctx), "initialized", **event, left_out=left_out, data_notes=notes)
         for site, counts in left_out.items():
             self.log_warning(fl_ctx, f"{site} left out of its data: {left_out_line(counts)}")
-        for site, reply in ordered:
-            for warning in reply.get_meta_prop(DATA_WARNINGS) or []:
-                self.log_warning(fl_ctx, f"data of {site}: {warning}")
-                progress.append(run_dir, "warning", reason=f"data of {site}: {warning}")
+
+    def _warn(self, replies: Replies, fl_ctx: FLContext) -> None:
+        """What the sites found that a reader of the report should know; many sites may say the same."""
+        told: dict[str, list[str]] = {}
+        for site, reply in sorted(replies.results.items()):
+            for warning in reply.get_meta_prop(WARNINGS) or []:
+                told.setdefault(warning, []).append(site)
+        if self._file is not None and self._fitted:
+            told["; ".join(self._fitted)] = [f"initial_model {self.initial_model}"]
+        for note, sites in told.items():
+            self.log_warning(fl_ctx, f"{', '.join(sites)}: {note}")
+            progress.append(self._run_dir(fl_ctx), "warning", reason=f"{', '.join(sites)}: {note}")
+
+    def _run_dir(self, fl_ctx: FLContext) -> Path:
+        return Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id()))
 
 
 def average(replies: dict[str, DXO]) -> Weights:

@@ -33,7 +33,7 @@ def check_finite(name: str, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def check_weights(name: str, weights: Any, info: Any) -> None:
-    """Weights are arrays of numbers by name, and what a site says of its data set is a dictionary.
+    """Weights are arrays of numbers by name, some of them floating-point; facts about a data set are a dictionary.
 
     Raises:
         BundleError: they are something else.
@@ -53,6 +53,23 @@ def check_weights(name: str, weights: Any, info: Any) -> None:
                 expected="an array of numbers by name",
                 got=got,
             )
+
+
+def check_not_empty(name: str, weights: Mapping[str, np.ndarray]) -> None:
+    """A model has floating-point tensors.
+
+    Raises:
+        BundleError: this one has none.
+    """
+    if not any(np.issubdtype(value.dtype, np.floating) for value in weights.values()):
+        raise BundleError(
+            code="model-unfit",
+            site=name,
+            key="weights",
+            expected="a model with floating-point tensors",
+            got=f"{len(weights) or 'no'} tensors, none of them floating-point",
+            remedy="see the log of this site for what happened to its model",
+        )
 
 
 def check_samples(name: str, samples: Any, weight: Any) -> None:

@@ -110,7 +110,7 @@ def _check_tensor(key: str, got: Any, expected: NDArray[Any], origin: Origin) ->
     if bad:
         problem = f"{bad} of {got.size} values are NaN or infinite"
         raise UpdateRejected(
-            "not_finite", origin, problem, key=key, remedy="is the learning rate too high at this site?"
+            "not_finite", origin, problem, key=key, remedy="did training diverge there? Its log has the loss"
         )
 
 

@@ -92,6 +92,11 @@ class ImageSiteData:
         """How the images were read."""
         return self._remarks.notes
 
+    def labels_of(self, split: str) -> torch.Tensor:
+        """int64 of shape (samples,); the images are bytes, and so finite."""
+        official, rows = self._rows[split]
+        return self._pools[official].labels[rows]
+
     def batches(
         self, split: str, batch_size: int, device: torch.device, generator: torch.Generator | None = None
     ) -> Iterator[Batch]:

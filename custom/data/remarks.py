@@ -14,7 +14,7 @@ A text is a few words for people. It holds no file name: those may name patients
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,10 +34,14 @@ class Remarks:
     notes: list[str] = field(default_factory=list)
 
 
-def remarks_of(data: Any) -> Remarks:
+def remarks_of(data: Any, warnings: Sequence[str] = ()) -> Remarks:
     """What the data of a site say, in a form that `custom.checks.agreement.check_remarks` accepts.
 
     Reasons that nothing was left out for are dropped; of very many, the rarest become one.
+
+    Args:
+        data: of the site.
+        warnings: more of them, not from the data.
     """
     told = {name: getattr(data, name)() if hasattr(data, name) else () for name in _METHODS}
     counts: dict[str, int] = {}
@@ -45,7 +49,8 @@ def remarks_of(data: Any) -> Remarks:
         if count:
             place = _line(reason) if len(counts) < MOST_REASONS - 1 else OTHERS
             counts[place] = counts.get(place, 0) + int(count)
-    return Remarks(counts, *([_line(text) for text in told[name]][:MOST_SENTENCES] for name in _METHODS[1:]))
+    texts = ([*told["data_warnings"], *warnings], told["data_notes"])
+    return Remarks(counts, *([_line(text) for text in lines][:MOST_SENTENCES] for lines in texts))
 
 
 _METHODS = ("left_out", "data_warnings", "data_notes")

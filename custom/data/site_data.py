@@ -46,6 +46,14 @@ class Counted(Protocol):
         """Number of samples by split, and of whatever else there is, such as writers or samples left out."""
 
 
+@runtime_checkable
+class FiniteInputs(Protocol):
+    """Data whose inputs cannot be NaN, such as scaled bytes or token numbers: only their labels need to be checked."""
+
+    def labels_of(self, split: str) -> torch.Tensor:
+        """int64 of shape (samples,), on the CPU, in a fixed order."""
+
+
 class DataComponent(Protocol):
     """The component with the id `data` in a client's configuration."""
 

@@ -83,6 +83,10 @@ class TextSiteData:
         """How many rows of the files that the site reads were not used, by reason."""
         return dict(self._left_out)
 
+    def labels_of(self, split: str) -> torch.Tensor:
+        """int64 of shape (samples,); the texts are token numbers, and so finite."""
+        return torch.from_numpy(self._tokens[split].labels)
+
     def batches(
         self, split: str, batch_size: int, device: torch.device, generator: torch.Generator | None = None
     ) -> Iterator[Batch]:

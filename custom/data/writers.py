@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,17 @@ class WriterPool:
     def largest(self) -> int:
         """Samples of the writer with the most; 0 in an empty pool."""
         return int(self.writers.sizes()[self.chosen].max(initial=0))
+
+    def smallest(self) -> WriterPool:
+        """A pool of the writer with the fewest samples alone; empty if this one is."""
+        sizes = self.writers.sizes()[self.chosen]
+        return replace(self, chosen=self.chosen[np.argsort(sizes, kind="stable")[:1]])
+
+    def labels(self) -> NDArray[np.int64]:
+        """Of all samples, one writer after the other."""
+        offsets = self.writers.offsets
+        rows = [np.arange(offsets[writer], offsets[writer + 1]) for writer in self.chosen]
+        return np.asarray(self.writers.labels)[np.concatenate([np.empty(0, dtype=np.int64), *rows])]
 
     def load(self, place: int, device: torch.device) -> Batch:
         """See `Writers.load`."""
@@ -208,6 +219,11 @@ class WriterSiteData:
     def left_out(self) -> dict[str, int]:
         """How much of what the site read is not used, by reason."""
         return dict(self.training.writers.left_out)
+
+    def labels_of(self, split: str) -> torch.Tensor:
+        """int64 of shape (samples,); the images are bytes, and so finite."""
+        parts = [pool.labels() for pool in self._pools(split)]
+        return torch.from_numpy(np.concatenate([np.empty(0, dtype=np.int64), *parts]))
 
     def batches(
         self, split: str, batch_size: int, device: torch.device, generator: torch.Generator | None = None

@@ -21,18 +21,21 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
 from custom import personal_model
+from custom.data.site_data import Batch
 from custom.errors import BundleError
-from custom.executors.site_task import Site, SiteTask
-from custom.executors.trainer import first_model_path, local_model_path
+from custom.executors.site_task import Site, SiteTask, executors_of
+from custom.executors.trainer import Trainer, first_model_path, local_model_path
 from custom.keys import ROUNDS, TRAINING
 from custom.learning.class_weights import class_weights_of
 from custom.learning.evaluate import evaluate_split
 from custom.learning.fine_tune import FineTuned, compile_pattern, fine_tune, only_training, pull_towards
 from custom.learning.optimizer import LocalOptimizer
+from custom.learning.rehearsal import left_out, need_samples, trainable, try_steps
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
-from custom.learning.train import LocalBudget, check_counts, check_rates
+from custom.learning.train import LocalBudget, check_counts, check_rates, train
 from custom.learning.weights import get_weights, load_weights, set_weights
+from custom.panic import fails_next_task
 
 FINE_TUNE_STREAM, LOCAL_ONLY_STREAM = 1_000_001, 1_000_002  # beyond any round, so that the random numbers are others
 
@@ -101,18 +104,40 @@ class FineTuner(SiteTask):
             expected = "a folder below the site's workspace"
             raise BundleError(code="setting-value", key="personal_dir", expected=expected, got=repr(self.personal_dir))
 
+    @fails_next_task
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Says before any training what will make fine-tuning fail."""
+        """Finds before any training what would make fine-tuning fail after all of it."""
         super().handle_event(event_type, fl_ctx)
         model = fl_ctx.get_engine().get_component(self.model_id) if event_type == EventType.START_RUN else None
         if model is not None:
-            try:
-                self.check()
-                personal_model.check_replaceable(self._folder(fl_ctx), get_weights(model), fl_ctx.get_identity_name())
-                with only_training(model, self.train_only):
-                    pass
-            except BundleError as error:
-                self.log_error(fl_ctx, f"fine_tune will fail: {error}")
+            self.check()
+            personal_model.check_replaceable(self._folder(fl_ctx), get_weights(model), fl_ctx.get_identity_name())
+            with only_training(model, self.train_only):
+                pass
+
+    def try_out(self, site: Site, fl_ctx: FLContext) -> list[str]:
+        """Trains on one small batch, and on one as small as the last; validation and test samples must be there."""
+        need_samples(site.data, ["validation", "test"], "to choose the personal model by and to score it on")
+        if self.local_only and not any(isinstance(executor, Trainer) for executor in executors_of(fl_ctx)):
+            expected = "false, or a job that trains with custom.executors.trainer.Trainer, whose budget it repeats"
+            raise BundleError(code="setting-value", key="local_only", expected=expected, got=True)
+        if not site.data.size("train"):
+            return []
+        with only_training(site.model, self.train_only) as (parameters, frozen):
+
+            def step(batch: Batch) -> float:
+                return train(
+                    site.model,
+                    iter([batch]),
+                    self.optimizer.build(parameters, self.local_lr),
+                    mixed_precision=self.mixed_precision,
+                    frozen=frozen,
+                    after_backward=pull_towards(parameters, self.proximal),
+                )
+
+            data = trainable(site.model, site.data, self.budget.batch_size, site.device, frozen)
+            try_steps(site.model, data, self.budget, site.device, step)
+        return [f"fine_tune: {note}" for note in left_out(data)]
 
     def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
         """`submit_model` or `fine_tune`."""
@@ -173,10 +198,11 @@ class FineTuner(SiteTask):
         seed = derive(site.seed, site.index, FINE_TUNE_STREAM)
         seed_everything(seed)
         with only_training(site.model, self.train_only) as (parameters, frozen):
+            data = trainable(site.model, site.data, self.budget.batch_size, site.device, frozen)
             return fine_tune(
                 site.model,
                 site.data,
-                self.budget.epochs(site.data, site.device, torch.Generator().manual_seed(seed)),
+                self.budget.epochs(data, site.device, torch.Generator().manual_seed(seed)),
                 self.optimizer.build(parameters, self.local_lr),
                 site.device,
                 patience=self.patience,
@@ -201,13 +227,14 @@ class FineTuner(SiteTask):
         seed_everything(seed)
         set_weights(site.model, load_weights(first_model_path(site.run_dir)))
         budget = LocalBudget(settings["epochs"], settings["steps"], settings["batch_size"])
-        passes = budget.passes(site.data)
+        data = trainable(site.model, site.data, budget.batch_size, site.device)
+        passes = budget.passes(data)
         rounds, warmup = settings["rounds"], settings["lr_warmup_rounds"]
         lr = partial(learning_rate, settings["local_lr"], settings["lr_schedule"])
         fine_tune(
             site.model,
             site.data,
-            budget.epochs(site.data, site.device, torch.Generator().manual_seed(seed)),
+            budget.epochs(data, site.device, torch.Generator().manual_seed(seed)),
             LocalOptimizer(**settings["optimizer"]).build(site.model.parameters(), settings["local_lr"]),
             site.device,
             patience=10**9,

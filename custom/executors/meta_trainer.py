@@ -50,6 +50,17 @@ class MetaTrainer(SiteTask):
         super().__init__(data, model, seed, device)
         self.algorithm_id, self.personalization_id, self.stacked = algorithm, personalization, stacked
 
+    def try_out(self, site: Site, fl_ctx: FLContext) -> list[str]:
+        """Trains the writer with the fewest samples."""
+        pool = data_by_writers(site).training.smallest()
+        check_trainable(site.model)
+        algorithm = needed_component(fl_ctx, self.algorithm_id)
+        algorithm.check()
+        if len(pool):
+            work = make_work(algorithm, pool, 0, (), site.device)
+            train_writers(site.model, algorithm, [work], stacked=is_stacked(self.stacked, site.device))
+        return []
+
     def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
         """One round."""
         started = time.monotonic()

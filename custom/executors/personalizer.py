@@ -37,6 +37,15 @@ class Personalizer(SiteTask):
         super().__init__(data, model, seed, device)
         self.personalization_id, self.stacked = personalization, stacked
 
+    def try_out(self, site: Site, fl_ctx: FLContext) -> list[str]:
+        """Personalises the held-out writer with the fewest samples."""
+        pool = data_by_writers(site).held_out.smallest()
+        check_trainable(site.model)
+        personalization = needed_component(fl_ctx, self.personalization_id)
+        personalization.check()
+        personalization.run(site.model, pool, site.device, stacked=is_stacked(self.stacked, site.device))
+        return []
+
     def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
         """All held-out writers."""
         personalization = needed_component(fl_ctx, self.personalization_id)

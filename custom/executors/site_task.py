@@ -24,8 +24,12 @@ from torch import nn
 from custom.data.site_data import DataComponent, SiteData
 from custom.errors import BundleError
 from custom.learning.device import choose_device, place, share_cores
+from custom.learning.rehearsal import named_as_unfit, undisturbed
 from custom.learning.train import Aborted
 from custom.origin import foreign_origin
+from custom.panic import fails_next_task, raise_start_error
+
+_EXECUTORS = "bundle_executors"  # private property of a site's contexts
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,9 @@ class SiteTask(Executor):
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """FLARE's entry: `run`, with every error turned into a reply that says what happened."""
         try:
+            raise_start_error(fl_ctx)
             self.check()
-            return self.run(task_name, shareable, self._site(fl_ctx), fl_ctx, abort_signal)
+            return self.run(task_name, shareable, self.site(fl_ctx), fl_ctx, abort_signal)
         except Aborted:
             return make_reply(ReturnCode.TASK_ABORTED)
         except BundleError as error:
@@ -93,12 +98,33 @@ class SiteTask(Executor):
             reason = secure_format_exception(error)
         return make_reply(ReturnCode.EXECUTION_EXCEPTION, headers={ReservedHeaderKey.ERROR: reason})
 
+    @fails_next_task
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Reports code that does not come from the job."""
+        """Reports code that does not come from the job; makes itself known for `rehearse`."""
         if event_type == EventType.START_RUN:
+            fl_ctx.set_prop(_EXECUTORS, [*executors_of(fl_ctx), self], private=True, sticky=True)
             log_foreign_origin(self, fl_ctx)
 
-    def _site(self, fl_ctx: FLContext) -> Site:
+    def rehearse(self, fl_ctx: FLContext) -> list[str]:
+        """Tries before the first round what `run` will do, on a few samples; see `try_out`.
+
+        Returns:
+            What the server's log and the report should say.
+
+        Raises:
+            BundleError: it would fail.
+        """
+        self.check()
+        site = self.site(fl_ctx)
+        with undisturbed(site.model), named_as_unfit(site.model, f"a model that {type(self).__name__} can use"):
+            return self.try_out(site, fl_ctx)
+
+    def try_out(self, site: Site, fl_ctx: FLContext) -> list[str]:
+        """What `rehearse` does of this task; the model is as it was built, and will be that again."""
+        return []
+
+    def site(self, fl_ctx: FLContext) -> Site:
+        """The site with this executor's components; raises BundleError if one is missing."""
         engine = fl_ctx.get_engine()
         name = fl_ctx.get_identity_name()
         found = {key: needed_component(fl_ctx, key) for key in (self.data_id, self.model_id, self.seed_id)}
@@ -127,6 +153,12 @@ class SiteTask(Executor):
             device=device,
             run_dir=Path(engine.get_workspace().get_run_dir(fl_ctx.get_job_id())),
         )
+
+
+def executors_of(fl_ctx: FLContext) -> list[SiteTask]:
+    """The executors of this bundle that the client's configuration binds to tasks."""
+    found: list[SiteTask] = fl_ctx.get_prop(_EXECUTORS, [])
+    return found
 
 
 def needed_component(fl_ctx: FLContext, component_id: str) -> Any:

@@ -7,6 +7,7 @@ its training samples. The optimiser is new in every round, as in the paper.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -19,16 +20,26 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 from torch import nn
 
+from custom.data.site_data import Batch
 from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask
 from custom.keys import TRAIN_METRICS, TRAINING
-from custom.learning.class_weights import check_class_weights, class_weights_of
-from custom.learning.evaluate import evaluate_split
+from custom.learning.class_weights import balanced, check_class_weights, class_weights_of, count_classes
+from custom.learning.evaluate import evaluate, evaluate_split
 from custom.learning.optimizer import LocalOptimizer
+from custom.learning.rehearsal import FEW, first_batch, left_out, need_samples, trainable, try_steps
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
 from custom.learning.train import LocalBudget, check_counts, check_rates, train
-from custom.learning.weights import Weights, get_weights, save_atomically, set_weights, to_tensors, weight_difference
+from custom.learning.weights import (
+    Weights,
+    as_held,
+    get_weights,
+    save_atomically,
+    set_weights,
+    to_tensors,
+    weight_difference,
+)
 from custom.metrics import is_count
 
 DEFAULT_LR = 0.01
@@ -114,11 +125,14 @@ class Trainer(SiteTask):
             )
         received = from_shareable(shareable).data
         set_weights(site.model, received)
+        held = as_held(site.model, received)
         if not (start := first_model_path(site.run_dir)).exists():
             save_atomically({"model": to_tensors(received)}, start)
         metrics = evaluate_split(site.model, site.data, "validation", site.device)
 
         loss = self._train(site, round_index, num_rounds, abort)
+        if not math.isfinite(loss):
+            raise self._diverged(site, round_index, loss)
 
         trained = get_weights(site.model)
         self._keep(site, trained, round_index + 1)
@@ -131,7 +145,7 @@ class Trainer(SiteTask):
         self._write_curves({**metrics, "train_loss": loss}, round_index, fl_ctx)
         return DXO(
             DataKind.WEIGHT_DIFF,
-            data=weight_difference(trained, received),
+            data=weight_difference(trained, held),
             meta={
                 MetaKey.NUM_STEPS_CURRENT_ROUND: samples,
                 MetaKey.INITIAL_METRICS: metrics,
@@ -139,14 +153,51 @@ class Trainer(SiteTask):
             },
         ).to_shareable()
 
+    def try_out(self, site: Site, fl_ctx: FLContext) -> list[str]:
+        """Scores a few validation samples, and trains on one small batch, and on one as small as the last."""
+        if not site.data.size("train"):
+            return []  # as in `run`
+        need_samples(site.data, ["validation"], "to choose the best round by")
+        evaluate(site.model, [first_batch(site.data, "validation", FEW, site.device)], "val_")
+        classes = site.data.describe()["num_classes"]
+
+        def step(batch: Batch) -> float:
+            weights = balanced(count_classes([batch], classes)).to(site.device)
+            return train(
+                site.model,
+                iter([batch]),
+                self.optimizer.build(site.model.parameters(), self._highest_lr(site.model)),
+                mixed_precision=self.mixed_precision,
+                class_weights=None if self.class_weights == "none" else weights,
+            )
+
+        data = trainable(site.model, site.data, self.budget.batch_size, site.device)
+        try_steps(site.model, data, self.budget, site.device, step)
+        return left_out(data)
+
+    def _diverged(self, site: Site, round_index: int, loss: float) -> BundleError:
+        lr = self._highest_lr(site.model)
+        others = ", or switch mixed_precision off" if self.mixed_precision else ""
+        return BundleError(
+            "training diverged; all inputs and labels were found good when the job started",
+            code="update-not-finite",
+            site=site.name,
+            round_number=round_index + 1,
+            key="train_loss",
+            expected="a finite number",
+            got=loss,
+            remedy=f"set a lower learning rate than local_lr={lr:g} ({self.optimizer.name}){others}",
+        )
+
     def _train(self, site: Site, round_index: int, num_rounds: int, abort: Signal) -> float:
         seed = derive(site.seed, site.index, round_index)
         seed_everything(seed)  # dropout
         highest = self._highest_lr(site.model)
         lr = learning_rate(highest, self.lr_schedule, round_index, num_rounds, self.lr_warmup_rounds)
+        data = trainable(site.model, site.data, self.budget.batch_size, site.device)
         return train(
             site.model,
-            self.budget.batches(site.data, site.device, torch.Generator().manual_seed(seed)),
+            self.budget.batches(data, site.device, torch.Generator().manual_seed(seed)),
             self.optimizer.build(site.model.parameters(), lr),
             accumulate_batches=self.accumulate_batches,
             mixed_precision=self.mixed_precision,

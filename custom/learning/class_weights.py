@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import torch
 
-from custom.data.site_data import Batch, SiteData
+from custom.data.site_data import Batch, FiniteInputs, SiteData
 from custom.errors import BundleError
 from custom.learning.evaluate import evaluation_batch
 
@@ -32,7 +32,10 @@ def class_weights_of(setting: str, data: SiteData, device: torch.device) -> torc
     """The weights of a site's classes, on `device`; None if `setting` is `none`."""
     if setting == "none":
         return None
-    batches = data.batches("train", evaluation_batch(data), torch.device("cpu"))
+    if isinstance(data, FiniteInputs):
+        batches: Iterable[Batch] = [(None, data.labels_of("train"))]
+    else:
+        batches = data.batches("train", evaluation_batch(data), torch.device("cpu"))
     return balanced(count_classes(batches, data.describe()["num_classes"])).to(device)
 
 

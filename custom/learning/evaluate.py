@@ -26,7 +26,8 @@ def evaluation_batch(data: SiteData) -> int:
 
 def evaluate_split(model: nn.Module, data: SiteData, split: str, device: torch.device) -> dict[str, float]:
     """`evaluate` on `validation` (names begin with `val_`) or `test` (`test_`)."""
-    return evaluate(model, data.batches(split, evaluation_batch(data), device), PREFIXES[split])
+    batches = data.batches(split, evaluation_batch(data), device) if data.size(split) else ()
+    return evaluate(model, batches, PREFIXES[split])
 
 
 @torch.inference_mode()

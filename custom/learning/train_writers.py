@@ -77,7 +77,7 @@ def train_writers(
         should_stop: asked before every cohort; then `Aborted` is raised.
     """
     start = [parameter.detach().clone() for parameter in model.parameters()]
-    total = [torch.zeros_like(value) for value in start]
+    total = [torch.zeros_like(_exact(value)) for value in start]
     update, loss = WritersUpdate(), 0.0
     for cohort, copies in cohorts(model, start, works, stacked, should_stop):
         algorithm.train(copies)
@@ -159,8 +159,13 @@ def check_trainable(model: nn.Module) -> None:
 def _differences(copies: Copies, start: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Of the copies from `start`: (writers, ...) each."""
     pairs = zip(copies.parameters, start, strict=True)
-    differences = [parameter.detach() - value for parameter, value in pairs]
+    differences = [_exact(parameter.detach()) - _exact(value) for parameter, value in pairs]
     return differences if copies.stacked else [difference[None] for difference in differences]
+
+
+def _exact(values: torch.Tensor) -> torch.Tensor:
+    """In float32 if they are bfloat16, as which they travel; else as they are."""
+    return values.float() if values.dtype == torch.bfloat16 else values
 
 
 def _add_weighted(total: torch.Tensor, differences: torch.Tensor, weights: torch.Tensor) -> None:

@@ -18,7 +18,7 @@ from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
 
 from controllers.collect import Replies
 from controllers.initialize_global_weights import InitializeGlobalWeights
-from custom.keys import DATA_INFO, DATA_NOTES, DATA_WARNINGS, LEFT_OUT, SAMPLES
+from custom.keys import DATA_INFO, DATA_NOTES, LEFT_OUT, SAMPLES, WARNINGS
 from tests.support import Engine, arrays, run_controller
 
 INFO = {"dataset": "points", "embedded": False, "num_classes": 2, "input_shape": [2]}
@@ -288,7 +288,7 @@ def test_what_sites_left_out_and_warn_of_is_written_down_and_logged(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     replies = values(1, 1, 1)
-    meta = {LEFT_OUT: {"files with .dcm": 24}, DATA_WARNINGS: ["one class is 16-bit"], DATA_NOTES: ["scaled"]}
+    meta = {LEFT_OUT: {"files with .dcm": 24}, WARNINGS: ["one class is 16-bit"], DATA_NOTES: ["scaled"]}
     replies["site-2"]["DXO"]["meta"] |= meta
     assert initialise(engine, replies) is not None
     events = [json.loads(line) for line in (engine.run_dir / "progress.jsonl").read_text().splitlines()]
@@ -300,7 +300,7 @@ def test_what_sites_left_out_and_warn_of_is_written_down_and_logged(
     assert any("data of site-2: one class is 16-bit" in line for line in warned)
 
 
-@pytest.mark.parametrize(("key", "odd"), [(LEFT_OUT, {"x": -1}), (DATA_WARNINGS, ["\n"]), (DATA_NOTES, "text")])
+@pytest.mark.parametrize(("key", "odd"), [(LEFT_OUT, {"x": -1}), (WARNINGS, ["\n"]), (DATA_NOTES, "text")])
 def test_remarks_that_are_malformed_end_the_job(engine: Engine, key: str, odd: Any) -> None:
     replies = values(1, 1, 1)
     replies["site-2"]["DXO"]["meta"][key] = odd

@@ -21,7 +21,7 @@ from custom.executors.model_provider import ModelProvider
 from custom.executors.site_task import SiteTask
 from custom.executors.trainer import Trainer
 from custom.executors.validator import Validator
-from custom.keys import DATA_INFO, DATA_NOTES, DATA_WARNINGS, LEFT_OUT, SAMPLES, SPLIT, TRAIN_METRICS
+from custom.keys import DATA_INFO, DATA_NOTES, LEFT_OUT, SAMPLES, SPLIT, TRAIN_METRICS, WARNINGS
 from custom.learning.evaluate import evaluate
 from custom.learning.seed import Seed
 from custom.learning.weights import get_weights, load_weights
@@ -156,7 +156,7 @@ def test_what_the_data_say_of_themselves_is_sent_and_logged(
     monkeypatch.setattr(made, "left_out", lambda self: {"files with .dcm": 24}, raising=False)
     monkeypatch.setattr(made, "data_warnings", lambda self: ["one class is 16-bit"], raising=False)
     result = from_shareable(execute(engine, ModelProvider(), "get_weights", Shareable()))
-    told = [result.get_meta_prop(key) for key in (LEFT_OUT, DATA_WARNINGS, DATA_NOTES)]
+    told = [result.get_meta_prop(key) for key in (LEFT_OUT, WARNINGS, DATA_NOTES)]
     assert told == [{"files with .dcm": 24}, ["one class is 16-bit"], []]
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert any("24 files with .dcm" in line for line in warned)

@@ -1,0 +1,1 @@
+../../../../../../custom/checks/start_model.py

@@ -1,0 +1,1 @@
+../../../../../../custom/learning/model_file.py

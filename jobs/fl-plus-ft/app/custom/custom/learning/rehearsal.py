@@ -1,0 +1,1 @@
+../../../../../../custom/learning/rehearsal.py
