@@ -20,6 +20,7 @@ CODES: dict[str, Code] = {
     "certificate-not-valid": Code("A certificate or key that is expired, not yet valid, or not a PEM file", "FLARE and browsers would refuse the connection later, with less to go by"),
     "checkpoint-missing": Code("Resuming a job that left no checkpoint", "There is nothing to continue from"),
     "checkpoint-unusable": Code("A checkpoint of another version or with damaged content", "The continued job would not give the model of the uninterrupted one"),
+    "code-not-the-jobs": Code("A run in which Python imported another copy of the job's code, with other content", "The numbers would be those of other code"),
     "command-failed": Code("A command of FLARE or of the bundle that the dashboard started and that failed", "The dashboard shows what it said"),
     "criterion-faulty": Code("A selection criterion that returns NaN, another shape, or other scores at each call", "The entries to send would be arbitrary"),
     "data-damaged": Code("A data file with a wrong checksum, cut short, or of another format", "Part of the data would be wrong or absent"),

@@ -28,12 +28,36 @@ START = """\
 cd "$WORKSPACE"  # Python looks here first; elsewhere, a folder named custom would hide that of a job
 set -a; . local/site.env; set +a
 """
+CHECK_PLACE = """\
+if [[ "$WORKSPACE" == *[:$'\\n']* ]]; then
+  echo "$WORKSPACE: a kit cannot lie in a folder with a colon or a line break in its path; move it" >&2
+  exit 1
+fi
+"""
+RUN = """\
+  "$DIR/sub_start.sh" &
+  sleep 1
+  kill -0 $! 2> /dev/null || wait $!  # it ends at once only if it cannot start
+"""
 ENVIRONMENT = """\
 # The environment of everything that runs from this kit, read by startup/sub_start.sh: KEY=value, quoted as in a shell.
 # The first line keeps poisoned models from running, whatever a job asks for: leave it there.
 # Also of use: FLARE_DEVICE, CUDA_VISIBLE_DEVICES, and OMP_NUM_THREADS: its share of the cores of a shared machine.
 TORCH_FORCE_WEIGHTS_ONLY_LOAD=1
 """
+# Of FLARE's startup/*.sh, what is wrong, and what is right: a folder with a blank in its path, and a site that is started
+# twice or cannot start, which is no success.
+SUB_START = {
+    ANCHOR: ANCHOR + START,
+    "remove daemon_pid.fl in $WORKSPACE\"\n      exit\n": "remove daemon_pid.fl in $WORKSPACE\"\n      exit 1\n",
+    "shutdown.fl\" \"$WORKSPACE/restart.fl\" \"$WORKSPACE/daemon_pid.fl\"\n    exit\n": (
+        "shutdown.fl\" \"$WORKSPACE/restart.fl\" \"$WORKSPACE/daemon_pid.fl\"\n    exit 1\n"
+    ),
+    'WORKSPACE="$SOURCE_WORKSPACE"\nfi\n': 'WORKSPACE="$SOURCE_WORKSPACE"\nfi\n' + CHECK_PLACE,
+}
+START_SCRIPT = {"  $DIR/sub_start.sh &\n": RUN}
+ADMIN_SCRIPT = {"mkdir -p $DIR/../transfer\n": 'mkdir -p "$DIR/../transfer"\n', " -m $DIR/.. -s ": ' -m "$DIR/.." -s '}
+LAUNCHERS = ("job_launchers.SiteLauncher", "job_launchers.ServerLauncher")
 STORAGE, LOGS = "kit_storage.KitStorage", "site_logs.SiteLogs"
 GUARDS = {  # components of local/resources.json, in workspace_templates/common
     "audit_refusals": "AuditRefusals",
@@ -96,6 +120,9 @@ class KitFiles(Builder):
                     _copy(COMMON, name, local / "custom")
             else:
                 resources["client"].update(self.client_settings)
+            _copy(COMMON, "job_launchers.py", local / "custom")
+            launcher = next(one for one in resources["components"] if one["id"] == "process_launcher")
+            launcher["path"] = LAUNCHERS[is_server]
             guards = ["audit_refusals", "message_guard" if is_server else "site_commands"]
             for name in [*guards, *(["named_classes"] * self.bundle_code)]:
                 _copy(COMMON, f"{name}.py", local / "custom")
@@ -110,7 +137,10 @@ class KitFiles(Builder):
             values = self._environment(participant, project)
             lines = "".join(f"{key}={shlex.quote(str(value))}\n" for key, value in values.items())
             (local / "site.env").write_text(ENVIRONMENT + lines, encoding="utf-8")
-            _read_environment_at_start(Path(ctx.get_kit_dir(participant)) / "sub_start.sh")
+            _edit(Path(ctx.get_kit_dir(participant)) / "sub_start.sh", SUB_START)
+            _edit(Path(ctx.get_kit_dir(participant)) / "start.sh", START_SCRIPT)
+        for admin in project.get_admins():
+            _edit(Path(ctx.get_kit_dir(admin)) / "fl_admin.sh", ADMIN_SCRIPT)
 
     def finalize(self, project: Project, ctx: ProvisionContext) -> None:
         """Called after CertBuilder has written the state, which FLARE leaves readable to all: it holds every key."""
@@ -141,13 +171,18 @@ def _store_in_kit(resources: dict[str, Any]) -> None:
             component.update(path=LOGS, args={})
 
 
-def _read_environment_at_start(script: Path) -> None:
+def _edit(script: Path, changes: Mapping[str, str]) -> None:
     text = script.read_text(encoding="utf-8")
-    if ANCHOR not in text:
-        raise BundleError(
-            "is not that of nvflare 2.9.0", code="package-missing", key=str(script), remedy="pip install nvflare==2.9.0"
-        )
-    script.write_text(text.replace(ANCHOR, ANCHOR + START), encoding="utf-8")
+    for old, new in changes.items():
+        if old not in text:
+            raise BundleError(
+                "is not that of nvflare 2.9.0",
+                code="package-missing",
+                key=str(script),
+                remedy="pip install nvflare==2.9.0",
+            )
+        text = text.replace(old, new)
+    script.write_text(text, encoding="utf-8")
 
 
 def _copy(source: Path, name: str, target: Path) -> None:

@@ -57,6 +57,13 @@ def provision(name_or_path: str, out: Path, wanted: Wanted) -> Kits:
             is then as it was.
     """
     out = out.expanduser().absolute()
+    if unfit := [character for character in str(out) if character == ":" or not character.isprintable()]:
+        raise BundleError(
+            f"a kit cannot lie in a folder with {unfit[0]!r} in its path: FLARE's start scripts could not find it",
+            code="output-unusable",
+            key=repr(str(out)),
+            remedy="choose another folder",
+        )
     text = fill_in(find_template(name_or_path), wanted)
     check_new(out)
     is_here(wanted.host, wanted.port)

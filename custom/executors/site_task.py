@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
-from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import JobMetaKey
@@ -26,7 +25,7 @@ from custom.errors import BundleError
 from custom.learning.device import choose_device, place, share_cores
 from custom.learning.rehearsal import named_as_unfit, undisturbed
 from custom.learning.train import Aborted
-from custom.origin import foreign_origin
+from custom.origin import check_origin
 from custom.panic import fails_next_task, raise_start_error
 
 _EXECUTORS = "bundle_executors"  # private property of a site's contexts
@@ -85,6 +84,7 @@ class SiteTask(Executor):
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """FLARE's entry: `run`, with every error turned into a reply that says what happened."""
         try:
+            check_code(fl_ctx)
             raise_start_error(fl_ctx)
             self.check()
             return self.run(task_name, shareable, self.site(fl_ctx), fl_ctx, abort_signal)
@@ -100,10 +100,9 @@ class SiteTask(Executor):
 
     @fails_next_task
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Reports code that does not come from the job; makes itself known for `rehearse`."""
+        """Makes itself known for `rehearse`."""
         if event_type == EventType.START_RUN:
             fl_ctx.set_prop(_EXECUTORS, [*executors_of(fl_ctx), self], private=True, sticky=True)
-            log_foreign_origin(self, fl_ctx)
 
     def rehearse(self, fl_ctx: FLContext) -> list[str]:
         """Tries before the first round what `run` will do, on a few samples; see `try_out`.
@@ -175,13 +174,6 @@ def needed_component(fl_ctx: FLContext, component_id: str) -> Any:
     return component
 
 
-def log_foreign_origin(component: FLComponent, fl_ctx: FLContext) -> None:
-    """Logs an error if this code was imported from outside the job's app/custom, and the job has one."""
-    workspace = fl_ctx.get_engine().get_workspace()
-    expected = workspace.get_app_custom_dir(fl_ctx.get_job_id())
-    if Path(expected).is_dir() and (origin := foreign_origin(expected)):  # else the code is the site's: no BYOC
-        component.log_error(
-            fl_ctx,
-            f"custom was imported from {origin}, expected {expected}; "
-            "start FLARE from an empty folder, and do not install custom",
-        )
+def check_code(fl_ctx: FLContext) -> None:
+    """Raises BundleError where code runs in the place of the job's own, see `custom.origin.check_origin`."""
+    check_origin(fl_ctx.get_engine().get_workspace().get_app_custom_dir(fl_ctx.get_job_id()))

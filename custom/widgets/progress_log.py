@@ -22,7 +22,8 @@ from nvflare.widgets.widget import Widget
 
 from custom import progress
 from custom.checks.update import in_one_line, is_finite_number, shown
-from custom.executors.site_task import log_foreign_origin
+from custom.errors import BundleError
+from custom.executors.site_task import check_code
 from custom.keys import EVALUATED, TRAIN_METRICS
 from custom.metrics import weighted_mean
 from custom.panic import ends_job
@@ -96,7 +97,6 @@ class ProgressLog(Widget):
 
     def _job_started(self, fl_ctx: FLContext) -> None:
         logging.getLogger(CROSS_SITE).addFilter(_not_about_formatters)
-        log_foreign_origin(self, fl_ctx)
         engine, job_id = fl_ctx.get_engine(), fl_ctx.get_job_id()
         workspace = engine.get_workspace()
         self._run_dir = Path(workspace.get_run_dir(job_id))
@@ -110,6 +110,10 @@ class ProgressLog(Widget):
             sites=self._roster,
             workflows=[workflow.get("id", "") for workflow in config.to_dict()["workflows"]] if config else [],
         )
+        try:
+            check_code(fl_ctx)
+        except BundleError as error:
+            self.system_panic(error.coded(), fl_ctx)
 
     def _workflow(self, event: str, fl_ctx: FLContext) -> None:
         self._append(event, workflow=fl_ctx.get_prop(FLContextKey.WORKFLOW))
