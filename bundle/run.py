@@ -128,9 +128,12 @@ def check_workspace(workspace: Path, new: bool = True) -> Path:
             key=str(workspace),
             remedy="choose another -w, or remove it first",
         )
-    if any(character.isspace() for character in str(workspace)):
+    if not str(workspace).isprintable():
         raise BundleError(
-            "FLARE's simulator cannot have blanks in its path", code="workspace-unusable", key=f"-w {workspace}"
+            "FLARE cannot use a path with control characters",
+            code="workspace-unusable",
+            key=f"-w {str(workspace)!r}",
+            remedy="choose another -w",
         )
     return workspace
 

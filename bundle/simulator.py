@@ -28,7 +28,7 @@ class Simulator:
 
     Args:
         job: an exported job.
-        workspace: an absolute path without blanks; new or empty.
+        workspace: an absolute path; new or empty.
         sites: how many.
         threads: how many of them run at the same time.
     """

@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""FLARE's simulator as a program, with one fault of nvflare 2.9.0 mended: see `do_one_task`. Takes its arguments."""
+"""FLARE's simulator as a program, with two faults of nvflare 2.9.0 fixed: see `do_one_task` and `split_command`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ if sys.path[0] == str(Path(__file__).parent):  # the modules beside this program
     sys.path.pop(0)
 
 import copy
+import re
 import runpy
+from types import SimpleNamespace
 from typing import Any
 
+from nvflare.private.fed.app.simulator import simulator_runner
 from nvflare.private.fed.app.simulator.simulator_runner import SimulatorClientRunner
 
 SIMULATOR = "nvflare.private.fed.app.simulator.simulator"
@@ -31,7 +34,13 @@ def do_one_task(self: SimulatorClientRunner, *args: Any, **kwargs: Any) -> Any:
     return _do_one_task(own, *args, **kwargs)
 
 
+def split_command(command: str, comments: bool = False) -> list[str]:
+    """The arguments of a site's process, from the line that FLARE writes without quotes: a path may hold a blank."""
+    return re.split(r" (-[mo]|--[a-z_]+) ", command)
+
+
 SimulatorClientRunner.do_one_task = do_one_task
+simulator_runner.shlex = SimpleNamespace(split=split_command)
 
 if __name__ == "__main__":
     runpy.run_module(SIMULATOR, run_name="__main__", alter_sys=True)

@@ -114,9 +114,12 @@ def _size(asked: Asked) -> Size:
 
 
 def _check_out(out: Path, facts: dict[str, Any]) -> None:
-    if any(character.isspace() for character in str(out)):
+    if not str(out).isprintable():
         raise BundleError(
-            "FLARE's simulator cannot have blanks in its path", code="workspace-unusable", key=f"-o {out}"
+            "FLARE cannot use a path with control characters",
+            code="workspace-unusable",
+            key=f"-o {str(out)!r}",
+            remedy="choose another -o",
         )
     if (out / SWEEP_FILE).is_file():
         known = read_json(out / SWEEP_FILE)

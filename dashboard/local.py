@@ -17,6 +17,7 @@ from custom.errors import BundleError
 from dashboard.poc import ROOT, Poc, in_use
 from dashboard.serving import DEFAULT_PORT, port_number
 
+UNQUOTED = re.compile(r"""[\s'"\\#$&;()<>|*?\[\]!`]""")  # which the start scripts of FLARE's POC do not quote
 DEFAULT_WORKSPACE = ROOT / "workspace" / "poc"
 END_S = 10.0  # for the dashboard
 OK, BAD_INPUT = 0, 2
@@ -64,6 +65,13 @@ def _number_of_sites(text: str) -> int:
 def _run(poc: Poc, port: int) -> int:
     if in_use(port):
         raise BundleError(f"port {port} is in use", code="port-unusable", key="--port", remedy="choose another one")
+    if unfit := [part for part in (poc.folder, Path(sys.executable)) if UNQUOTED.search(str(part))]:
+        raise BundleError(
+            "FLARE's POC cannot start with a blank, a quote or another sign of the shell in this path",
+            code="workspace-unusable",
+            key=str(unfit[0]),
+            remedy="use a clone in another folder, or: python -m bundle provision poc OUT, then python -m dashboard",
+        )
     print(f"Starting FLARE with {poc.sites} sites in {poc.folder} (about 15 s)", flush=True)
     poc.prepare()
     dashboard = None

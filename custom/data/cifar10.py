@@ -8,9 +8,10 @@ one. Getting the files is `custom.data.download`.
 from __future__ import annotations
 
 import pickle
+import shutil
 import tarfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,10 +45,21 @@ class BatchFiles:
         """See `custom.data.download.Remote.retrieve`."""
         archive = work / "archive.tar.gz"
         fetch(self.url, archive, self.archive_md5)
-        with tarfile.open(archive) as tar:
-            tar.extractall(work, filter="data")
+        _unpack(archive, work / FOLDER)
         check_folder(work / FOLDER, self)
         return work / FOLDER
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """The plain files right under FOLDER, and no more. A safe `extractall` came only with Python 3.11.4."""
+    folder.mkdir()
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            place = PurePosixPath(member.name)
+            content = tar.extractfile(member) if member.isfile() and place.parent.name == FOLDER else None
+            if content is not None:
+                with content, (folder / place.name).open("wb") as file:
+                    shutil.copyfileobj(content, file)
 
 
 def official_files() -> BatchFiles:

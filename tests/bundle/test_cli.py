@@ -30,7 +30,7 @@ def test_export_works_from_any_folder(cli: Cli, job: Path, tmp_path: Path) -> No
         (("run", "JOB", "-n", "0"), "expected 1 or more sites, got 0"),
         (("run", "JOB", "-t", "3"), "expected 1 to 2, as there are 2 sites, got 3"),
         (("run", "JOB", "-w", "JOB"), "exists and is not empty, and FLARE would delete it"),
-        (("run", "JOB", "-w", "a b"), "blanks"),
+        (("run", "JOB", "-w", "a\nb"), "[workspace-unusable]"),
         (("run", "JOB", "--set", "min_clients=3"), "expected at least 3 sites (rounds.min_clients), got 2"),
         (("run", "JOB", "--html", "."), "is a folder"),
         (("run", "JOB", "--html", "-"), "-: is no file; give the file to write"),

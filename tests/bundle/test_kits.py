@@ -120,6 +120,7 @@ def test_every_kit_has_its_guards(kits: dict[str, Kits]) -> None:
             guards |= {"message_guard.MessageGuard" if name == HOST else "site_commands.SiteCommands"}
             guards |= {"named_classes.NamedClasses"} if template == "secure-no-byoc" else set()
             guards |= {"kit_storage.KitStorage", "site_logs.SiteLogs"} if name == HOST else set()
+            guards |= {f"job_launchers.{'Server' if name == HOST else 'Site'}Launcher"}
             assert {path for path in classes if not path.startswith("nvflare.")} == guards
             for path in guards:
                 assert (local / "custom" / f"{path.partition('.')[0]}.py").is_file()

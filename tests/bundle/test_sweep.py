@@ -245,7 +245,7 @@ def test_another_sweep_in_the_same_folder_is_refused(job: Path, tmp_path: Path, 
         (("--grid", "num_rounds=1,2", "-j", "0"), "expected 1 or more points at a time, got 0"),
         (("--grid", "num_rounds=1,2", "-t", "3"), "expected 1 to 2"),
         (("--grid", "num_rounds=1,2", "--set", "nope=3"), "--set nope"),
-        (("--grid", "num_rounds=1,2", "-o", "a b"), "blanks"),
+        (("--grid", "num_rounds=1,2", "-o", "a\tb"), "[workspace-unusable]"),
         (("--grid", "num_rounds=1,2", "-o", "full"), "exists, and holds no sweep"),
     ],
 )
