@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import huggingface_hub
 import pytest
@@ -40,8 +40,26 @@ def write_encoder_config(folder: Path, vocab_size: int, **changes: Any) -> Path:
     return folder
 
 
-def cut_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing listens on port 9 of this machine; nothing is in the Hub's cache, nor remembered by this process."""
+def cut_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Nothing listens on port 9 of this machine; nothing is in the Hub's cache, nor remembered by this process.
+
+    Returns:
+        The repositories that the Hub's client is asked for from now on; with "all of " before the name where it is by
+        `snapshot_download`, which would try for minutes.
+    """
+    asked: list[str] = []
+    ask, download = huggingface_hub.HfApi.model_info, pretrained.snapshot_download
+
+    def model_info(api: huggingface_hub.HfApi, name: str, **options: Any) -> Any:
+        asked.append(name)
+        return ask(api, name, **options)
+
+    def snapshot_download(name: str, local_files_only: bool, **options: Any) -> str:
+        asked.extend([] if local_files_only else [f"all of {name}"])
+        return download(name, local_files_only=local_files_only, **options)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    monkeypatch.setattr(pretrained, "snapshot_download", snapshot_download)
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
@@ -51,18 +69,26 @@ def cut_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FLARE_DATA_ROOT", str(tmp_path))
     huggingface_hub.close_session()  # it would remember the proxies of before
     pretrained._ask_hub.cache_clear()
+    return asked
+
+
+class MuteHub(NamedTuple):
+    """What was asked, see `cut_network`, and the connections made, of which one may come when nobody waits any more."""
+
+    asked: list[str]
+    connections: list[socket.socket]
 
 
 @contextlib.contextmanager
-def mute_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, drip: bytes = b"") -> Iterator[list[socket.socket]]:
-    """In place of the Hub a server that accepts connections, listed here, and never answers, as if packets were lost.
+def mute_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, drip: bytes = b"") -> Iterator[MuteHub]:
+    """In place of the Hub a server that accepts connections and never answers, as if packets were lost.
 
     Args:
         monkeypatch: sets its address, and shortens the time-out to half a second.
         tmp_path: an empty cache.
         drip: what it sends ten times a second, after the beginning of an answer.
     """
-    cut_network(monkeypatch, tmp_path)
+    asked = cut_network(monkeypatch, tmp_path)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name)
     connections: list[socket.socket] = []
@@ -86,7 +112,7 @@ def mute_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, drip: bytes = b"")
         monkeypatch.setattr(pretrained, "HUB_TIMEOUT_S", 0.5)
         threading.Thread(target=serve, daemon=True).start()
         try:
-            yield connections
+            yield MuteHub(asked, connections)
         finally:
             closed.set()
             server.shutdown(socket.SHUT_RDWR)

@@ -17,6 +17,7 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
 from nvflare.app_common.filters.exclude_vars import ExcludeVars
+from nvflare.app_common.filters.percentile_privacy import PercentilePrivacy
 
 from custom.checks.update import Origin
 from custom.compression import wire
@@ -125,6 +126,16 @@ def test_what_a_privacy_filter_lets_through_is_what_is_sent_and_held_back(federa
     federation.scope.add_task_result_filter(ExcludeVars(["secret"]), "out")
     for w in ([4, 0, 0, 8], [0, -1, 2, 0]):  # secret is neither sent nor held back
         reply = federation.train("site-1", arrays(w=[4, -1, 2, 8] if w[0] else [0, 0, 0, 0], secret=[99]))
+        assert sent(reply, federation.model) == {"w": w}
+        federation.deliver("site-1", reply)
+        federation.end_round()
+
+
+def test_of_entries_that_a_privacy_filter_limited_to_one_size_exactly_k_are_sent(federation):
+    """Limited to 1, three entries of four are of one size, and half of four is two: the first two of the three."""
+    federation.scope.add_task_result_filter(PercentilePrivacy(percentile=0, gamma=1, data_kinds=["WEIGHT_DIFF"]), "out")
+    for w in ([0, -1, 1, 0], [0.5, 0, 0, 1]):
+        reply = federation.train("site-1", arrays(w=[0.5, -2, 3, 4] if w[1] else [0, 0, 0, 0]))
         assert sent(reply, federation.model) == {"w": w}
         federation.deliver("site-1", reply)
         federation.end_round()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -133,11 +133,10 @@ def test_mean_pooling_is_written_as_an_encoder(texts, tmp_path):
 
 
 def test_without_a_network_the_embedded_encoder_is_named_loudly(monkeypatch, tmp_path, texts, caplog):
-    cut_network(monkeypatch, tmp_path)
-    start = time.perf_counter()
+    asked = cut_network(monkeypatch, tmp_path)
     with caplog.at_level(logging.WARNING):
         model = build(name="google-bert/bert-base-cased")
-    assert time.perf_counter() - start < 8
+    assert asked == ["google-bert/bert-base-cased"]
     assert "TRAINING THE SMALL EMBEDDED BERT FROM SCRATCH, NOT google-bert/bert-base-cased" in caplog.text
     assert "cannot be had from the Hugging Face Hub" in caplog.text
     assert model(texts).shape == (2, 4)
@@ -152,42 +151,39 @@ def ask_again() -> Path | str:
 @pytest.mark.parametrize("drip", [b"", b"x"])
 def test_a_hub_that_never_answers_is_waited_for_once(monkeypatch, tmp_path, drip):
     """Also one that sends a byte now and then, which no time-out of a single read ends."""
-    with mute_hub(monkeypatch, tmp_path, drip) as connections:
-        start = time.perf_counter()
-        first = ask_again()
-        assert 0.5 < time.perf_counter() - start < 1.5
+    with mute_hub(monkeypatch, tmp_path, drip) as hub:
+        first = ThreadPoolExecutor(1).submit(ask_again).result(60)  # the limit is to fail in place of hanging
         again = ask_again()
-        assert time.perf_counter() - start < 1.8
-        assert len(connections) == 1
+        assert len(hub.asked) == 1
         assert re.fullmatch(r"TimeoutError: http://127.0.0.1:\d+ did not answer within 0.5 s", first)
-        assert re.search(r"did not answer \d s ago; it is asked again 120 s after that$", again)
+        assert re.search(r"did not answer \d+ s ago; it is asked again 120 s after that$", again)
         monkeypatch.setattr(pretrained, "SILENCE_S", 0.0)
         ask_again()
-        assert len(connections) == 2
+        assert len(hub.asked) == 2
 
 
 def test_another_hub_is_asked_all_the_same(monkeypatch, tmp_path):
     for _ in range(2):
-        with mute_hub(monkeypatch, tmp_path) as connections:
+        with mute_hub(monkeypatch, tmp_path) as hub:
             ask_again()
-            assert len(connections) == 1
+            assert len(hub.asked) == 1
 
 
 def test_what_is_in_the_cache_is_used_when_the_hub_does_not_answer(monkeypatch, tmp_path):
-    with mute_hub(monkeypatch, tmp_path) as connections:
+    with mute_hub(monkeypatch, tmp_path) as hub:
         snapshot = put_in_cache(tmp_path, "google-bert/bert-base-cased")
         assert ask_again() == snapshot
         assert ask_again() == snapshot
-        assert len(connections) == 1
+        assert len(hub.asked) == 1
 
 
 def test_offline_nobody_is_asked(monkeypatch, tmp_path):
-    with mute_hub(monkeypatch, tmp_path) as connections:
+    with mute_hub(monkeypatch, tmp_path) as hub:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         assert ask_again().startswith("OfflineModeIsEnabled: ")
         snapshot = put_in_cache(tmp_path, "google-bert/bert-base-cased")
         assert ask_again() == snapshot
-        assert connections == []
+        assert hub.connections == []
 
 
 def test_without_a_network_an_error_if_asked(monkeypatch, tmp_path, texts):
