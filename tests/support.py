@@ -106,14 +106,14 @@ class Engine:
         return next((str(data) for kind, data in self.events if kind == EventType.FATAL_SYSTEM_ERROR), "")
 
 
-def run_controller(engine: Engine, controller: Controller, answer: Answer, limit_s: float = 20) -> None:
+def run_controller(engine: Engine, controller: Controller, answer: Answer, limit_s: float = 200) -> None:
     """Runs one workflow with FLARE's communicator; each site is a thread that answers the tasks it gets.
 
     Args:
         engine: the server's.
         controller: the workflow.
         answer: called with (site, task name, task data); None means that the site never answers.
-        limit_s: fails the test when the workflow takes longer.
+        limit_s: fails the test when the workflow takes longer, which only one that hangs does.
     """
     controller.set_communicator(WFCommServer(task_check_period=0.01))
     with engine.new_context() as fl_ctx:

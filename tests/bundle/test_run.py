@@ -133,12 +133,11 @@ def test_an_interrupt_ends_every_process(
     job: Path, tmp_path: Path, fake: object, number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake(job_events()[:4], sleep=60)  # type: ignore[operator]
-    pid_file = tmp_path / "ws" / "pid"
+    pid_file, progress = tmp_path / "ws" / "pid", tmp_path / "ws" / "server" / "simulate_job" / "progress.jsonl"
 
-    def interrupt() -> None:
-        while not pid_file.exists() or not pid_file.read_text():
+    def interrupt() -> None:  # once the stand-in has written all that it writes
+        while not progress.exists() or progress.read_bytes() != (tmp_path / "events.jsonl").read_bytes():
             time.sleep(0.05)
-        time.sleep(0.5)
         os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)

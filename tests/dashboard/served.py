@@ -24,7 +24,7 @@ from dashboard.passwords import write_password
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse battery staple"
-START_S = 40.0
+START_S = 400.0
 PEM, PLAIN = serialization.Encoding.PEM, serialization.NoEncryption()
 
 
@@ -104,7 +104,7 @@ class Served:
 
     def client(self) -> httpx.Client:
         """A browser that has not logged in."""
-        return httpx.Client(base_url=self.url, verify=False, headers={"accept": "text/html"}, timeout=20)
+        return httpx.Client(base_url=self.url, verify=False, headers={"accept": "text/html"}, timeout=60)
 
     @contextmanager
     def logged_in(self) -> Iterator[httpx.Client]:
@@ -121,7 +121,7 @@ class Served:
     def stop(self) -> None:
         """Ends the process, as Ctrl-C does."""
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
 
     def _wait(self) -> None:
         end = time.monotonic() + START_S

@@ -26,7 +26,7 @@ def poller(tmp_path: Path) -> Poller:
     return Poller(Connection(read_kit(write_kit(tmp_path, Authority("a"), port=1))))
 
 
-def wait_for(condition: Callable[[], bool], limit_s: float = 5.0) -> None:
+def wait_for(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline

@@ -125,21 +125,22 @@ def test_room_is_made_for_what_was_used_last(results: Results, monkeypatch: pyte
 def test_what_is_being_read_is_not_removed(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     """A report of a folder that is gone would be an empty one."""
     monkeypatch.setattr("dashboard.results.MOST_RESULTS", 1)
-    read = threading.Event()
+    begun, read = threading.Event(), threading.Event()
     other = replace(DONE, job_id=f"0{DONE.job_id[1:]}")
     for job in (DONE, other):
         write_rounds(workspace_of(results, job), 2, 2)
     read_report = dashboard.results.read_report
 
     def slowly(folder: Path, job_id: str) -> Report:
-        read.wait(10)
+        begun.set()
+        assert read.wait(60)
         return read_report(folder, job_id)
 
     monkeypatch.setattr("dashboard.results.read_report", slowly)
     with ThreadPoolExecutor() as threads:
         report = threads.submit(results.report, DONE)
-        while not results._lock_of(DONE.job_id).locked():
-            time.sleep(0.01)
+        assert begun.wait(60)
+        assert results._lock_of(DONE.job_id).locked()
         os.utime(results._folder / other.job_id, (time.time() + 100,) * 2)
         results._make_room()
         read.set()

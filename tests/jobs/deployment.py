@@ -130,7 +130,7 @@ class Deployment:
         path = self.folder / name / "log.txt"
         return path.read_text(errors="replace") if path.is_file() else ""
 
-    def submit(self, user: str, job: Path, limit_s: float = 300, download: bool = False) -> str:
+    def submit(self, user: str, job: Path, limit_s: float = 900, download: bool = False) -> str:
         """As `user`, through FLARE's API, to the end; what that printed."""
         arguments = [str(self.folder / user), user, str(job), "yes" if download else "", str(limit_s)]
         return run([sys.executable, "-c", SUBMIT, *arguments], self.work / "empty", self.env, limit_s + 60).stdout
@@ -145,7 +145,7 @@ class Deployment:
         path = self.folder / name / "audit.log"
         return path.read_text(errors="replace") if path.is_file() else ""
 
-    def job_file(self, job_id: str, name: str, limit_s: float = 60) -> str:
+    def job_file(self, job_id: str, name: str, limit_s: float = 300) -> str:
         """A file of the server's run folder of a job that has ended, which FLARE then packs into a zip."""
         archive = self.folder / self.server / "jobs-storage" / job_id / "workspace"
         deadline = time.monotonic() + limit_s
@@ -172,7 +172,7 @@ class Deployment:
         for started in self.processes.values():
             started.wait(10)
 
-    def wait_for(self, text: str, names: Sequence[str], limit_s: float = 90) -> None:
+    def wait_for(self, text: str, names: Sequence[str], limit_s: float = 300) -> None:
         """Until the log of each of them has it; NotReady if that takes too long, or one of them ends."""
         deadline = time.monotonic() + limit_s
         while not all(text in self.log(name) for name in names):

@@ -23,7 +23,7 @@ def environment(data_root: Path | str, **more: str) -> dict[str, str]:
     return {**os.environ, **proxies, "OMP_NUM_THREADS": "1", "FLARE_DATA_ROOT": str(data_root), **more}
 
 
-def run(command: list[str], cwd: Path, env: dict[str, str], limit_s: float = 400) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], cwd: Path, env: dict[str, str], limit_s: float = 1200) -> subprocess.CompletedProcess[str]:
     """Runs to the end; output and errors together in `stdout`."""
     cwd.mkdir(parents=True, exist_ok=True)
     return subprocess.run(

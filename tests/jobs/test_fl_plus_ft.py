@@ -105,7 +105,7 @@ def test_a_process_a_task_gives_the_same_numbers(workspace: Path, tmp_path: Path
 def test_a_failing_and_a_stopped_site_do_not_hold_up_the_others(tmp_path: Path) -> None:
     """site-1 has a personal model of another architecture; site-2 is stopped (SIGSTOP) when fine-tuning begins."""
     settings = ("dataset=digits", "num_rounds=1", "fine_tune_epochs=20", "patience=20", "local_only=false")
-    settings += ("fine_tune.timeout_s=12", "fine_tune.min_responses=1")
+    settings += ("fine_tune.timeout_s=40", "fine_tune.min_responses=1")
     job = export("fl-plus-ft", tmp_path / "job", *settings, drop_workflows=("cross_site_validate",))
     workspace = tmp_path / "ws"
     earlier = personal(workspace, "site-1")
@@ -117,15 +117,15 @@ def test_a_failing_and_a_stopped_site_do_not_hold_up_the_others(tmp_path: Path) 
         )
     stopped = 0
     try:
-        wait_for_event(workspace, "workflow_started", "scatter_and_gather", limit_s=120)
+        wait_for_event(workspace, "workflow_started", "scatter_and_gather", limit_s=600)
         earlier.parent.mkdir(parents=True)  # not before: the simulator empties the sites' folders when it starts
         torch.save({"model": {"fc3.weight": torch.zeros(2, 84)}}, earlier)
-        wait_for_event(workspace, "workflow_started", "fine_tune", limit_s=60)
+        wait_for_event(workspace, "workflow_started", "fine_tune", limit_s=600)
         stopped = client_process(workspace, "site-2")
         os.kill(stopped, signal.SIGSTOP)
-        wait_for_event(workspace, "workflow_finished", "fine_tune", limit_s=60)
+        wait_for_event(workspace, "workflow_finished", "fine_tune", limit_s=600)
         os.kill(stopped, signal.SIGCONT)
-        assert run.wait(timeout=120) == 0, (tmp_path / "log").read_text()[-3000:]
+        assert run.wait(timeout=600) == 0, (tmp_path / "log").read_text()[-3000:]
     finally:
         if run.poll() is None:
             run.kill()
@@ -133,7 +133,7 @@ def test_a_failing_and_a_stopped_site_do_not_hold_up_the_others(tmp_path: Path) 
                 os.kill(stopped, signal.SIGKILL)
     result = fine_tune(workspace)
     assert list(result["sites"]) == ["site-3"]
-    assert result["failed"]["site-2"] == "no reply to fine_tune within 12 s"
+    assert result["failed"]["site-2"] == "no reply to fine_tune within 40 s"
     assert "another architecture" in result["failed"]["site-1"]
     assert load_weights(earlier)["fc3.weight"].shape == (2, 84)  # what was there is still there
     assert personal(workspace, "site-3").is_file()
