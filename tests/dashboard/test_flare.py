@@ -48,7 +48,7 @@ def flare(poc: Poc, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flare]
     wait_for(lambda: len(flare.snapshot().clients) == 2, "both sites")
     yield flare
     flare.stop()
-    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("flare-")], "end", 60.0)
+    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("flare-")], "end")
 
 
 def wait_for(condition: Callable[[], bool], what: str, limit_s: float = LIMIT_S) -> None:
@@ -60,7 +60,7 @@ def wait_for(condition: Callable[[], bool], what: str, limit_s: float = LIMIT_S)
 
 def job_of(flare: Flare, job_id: str) -> Job:
     """As the newest reading has it."""
-    wait_for(lambda: flare.snapshot().job(job_id) is not None, "job in the list", 20.0)
+    wait_for(lambda: flare.snapshot().job(job_id) is not None, "job in the list")
     job = flare.snapshot().job(job_id)
     assert job is not None
     return job
@@ -111,8 +111,8 @@ def test_the_network(flare: Flare) -> None:
     snapshot = flare.snapshot()
     assert (snapshot.problem, [client.name for client in snapshot.clients]) == ("", ["site-1", "site-2"])
     assert snapshot.server_started is not None
-    assert time.time() - 600 < snapshot.server_started < time.time()
-    wait_for(lambda: all("Memory" in client.resources for client in flare.snapshot().clients), "resources", 20.0)
+    assert time.time() - 3600 < snapshot.server_started < time.time()
+    wait_for(lambda: all("Memory" in client.resources for client in flare.snapshot().clients), "resources")
     assert not any(client.is_silent(time.time()) for client in flare.snapshot().clients)
 
 
@@ -166,7 +166,7 @@ def test_a_job_that_waits_for_sites_and_is_aborted(flare: Flare, tmp_path: Path)
     folder = make(tmp_path, "too-few")
     change_json(folder / "meta.json", lambda meta: meta.update(min_clients=3))
     job_id = flare.submit(folder, "too-few")
-    wait_for(lambda: bool(job_of(flare, job_id).reason), "reason", 30.0)
+    wait_for(lambda: bool(job_of(flare, job_id).reason), "reason")
     assert job_of(flare, job_id).reason == "it waits: 2 of its sites are connected, and it needs 3"
     with pytest.raises(BundleError, match="the job has not ended yet"):
         flare.result_folder(job_id)
@@ -193,7 +193,7 @@ def test_a_lead_sees_and_launches_but_reads_no_logs(poc: Poc, flare: Flare, done
     lead = Flare(kit, tmp_path / "cache")
     lead.start()
     try:
-        wait_for(lambda: bool(lead.snapshot().jobs), "jobs", 30.0)
+        wait_for(lambda: bool(lead.snapshot().jobs), "jobs")
         for asked in (lead.logs, lead.result_folder):
             with pytest.raises(Refused, match=r"does not allow this to lead@nvidia\.com"):
                 asked(done)
@@ -213,7 +213,7 @@ def test_a_session_that_the_server_ended_is_made_anew(flare: Flare) -> None:
     assert session is not None
     session.close()
     before = flare.snapshot().taken
-    wait_for(lambda: flare.snapshot().taken > before + 0.1, "reading", 20.0)
+    wait_for(lambda: flare.snapshot().taken > before + 0.1, "reading")
     assert flare.snapshot().problem == ""
     assert flare._connection._session is not session
 
@@ -221,7 +221,7 @@ def test_a_session_that_the_server_ended_is_made_anew(flare: Flare) -> None:
 def test_a_job_that_was_deleted_meanwhile(flare: Flare, done: str) -> None:
     flare.report(done)
     flare._connection.run(lambda session: session.delete_job(done))
-    wait_for(lambda: flare.snapshot().job(done) is None, "end of the job's entry", 20.0)
+    wait_for(lambda: flare.snapshot().job(done) is None, "end of the job's entry")
     with pytest.raises(BundleError, match="there is no such job any more"):
         flare.report(done)
     assert not (flare.cache / "results" / done).exists()
@@ -232,11 +232,11 @@ def test_a_server_that_dies_and_comes_back(poc: Poc, flare: Flare, tmp_path: Pat
     job_id = flare.submit(make(tmp_path, "unlucky", rounds=200), "unlucky")
     wait_for(lambda: rounds(flare, job_id) > 0, "live round")
     os.kill(int((poc.kit.parent / "server" / "pid.fl").read_text()), signal.SIGKILL)
-    wait_for(lambda: bool(flare.snapshot().problem), "word of it", 15.0)
+    wait_for(lambda: bool(flare.snapshot().problem), "word of it")
     assert flare.snapshot().problem == "the FLARE server at localhost:8002 does not answer; is it running?"
     with pytest.raises(BundleError, match="does not answer"):
         flare.logs(job_id)
-    wait_for(lambda: not flare.snapshot().problem, "connection", 60.0)
+    wait_for(lambda: not flare.snapshot().problem, "connection")
     job = job_of(flare, job_id)
     assert (job.status, job.lost) == ("RUNNING", True)
     report = flare.report(job_id)
@@ -244,4 +244,4 @@ def test_a_server_that_dies_and_comes_back(poc: Poc, flare: Flare, tmp_path: Pat
     assert len(report.rounds) >= 1  # as far as it was seen
     with pytest.raises(BundleError, match="there is nothing to abort"):
         flare.abort(job_id)
-    wait_for(lambda: len(flare.snapshot().clients) == 2, "both sites", 90.0)
+    wait_for(lambda: len(flare.snapshot().clients) == 2, "both sites")
