@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from custom.data.folders import ROOT_VARIABLE, cache_folder, expand
 from custom.errors import BundleError
-
-CACHE = Path("~/.cache/flare-bundle")  # where a job looks for converted data, unless cache_dir says otherwise
 
 
 def prepare(name: str, path: Path) -> Path:
@@ -21,15 +20,14 @@ def prepare(name: str, path: Path) -> Path:
         raise BundleError(
             "no such data set", code="option-value", key=name, remedy=f"there are: {', '.join(DATA_SETS)}"
         )
-    return DATA_SETS[name](path.expanduser().absolute())
+    return DATA_SETS[name](expand(path, ROOT_VARIABLE))
 
 
 def _cifar10(path: Path) -> Path:
-    from custom.data.cifar10 import check_folder, official_files  # imports torch
-    from custom.data.download import download
+    from custom.data.cifar10 import check_folder, find_folder, official_files  # imports torch
 
     files = official_files()
-    folder = download(path, files)
+    folder = find_folder(path, files)
     check_folder(folder, files)
     return folder
 
@@ -37,14 +35,14 @@ def _cifar10(path: Path) -> Path:
 def _mnist(path: Path) -> Path:
     from custom.data.mnist_writers import open_mnist_writers
 
-    open_mnist_writers(path, CACHE.expanduser())
+    open_mnist_writers(path, cache_folder())
     return path
 
 
 def _femnist(path: Path) -> Path:
     from custom.data.leaf import open_leaf
 
-    open_leaf(path, CACHE.expanduser())
+    open_leaf(path, cache_folder())
     return path / "femnist"
 
 

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from custom.data.download import check_md5, damaged, fetch
+from custom.data.download import check_md5, damaged, download, fetch
 
 FOLDER = "cifar-10-batches-py"
+ARCHIVE = "cifar-10-python.tar.gz"
 PIXELS = 3 * 32 * 32
 ARRAY_NAMES = {  # what a pickled array asks for, and what it gets
     ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
@@ -43,8 +44,10 @@ class BatchFiles:
 
     def retrieve(self, work: Path) -> Path:
         """See `custom.data.download.Remote.retrieve`."""
-        archive = work / "archive.tar.gz"
-        fetch(self.url, archive, self.archive_md5)
+        archive = work.parent / ARCHIVE  # where somebody has put it there already
+        if not archive.is_file():
+            archive = work / ARCHIVE
+            fetch(self.url, archive, self.archive_md5)
         _unpack(archive, work / FOLDER)
         check_folder(work / FOLDER, self)
         return work / FOLDER
@@ -60,6 +63,24 @@ def _unpack(archive: Path, folder: Path) -> None:
             if content is not None:
                 with content, (folder / place.name).open("wb") as file:
                     shutil.copyfileobj(content, file)
+
+
+def find_folder(root: Path, files: BatchFiles) -> Path:
+    """The folder of the batch files: below `root`, or `root` itself; else an archive is unpacked.
+
+    That is one in `root`, or `root` itself, or the one from the network.
+
+    Raises:
+        Unavailable: nothing is there and nothing can be downloaded.
+        BundleError: the archive that is there is damaged.
+    """
+    if root.name == ARCHIVE and root.is_file():
+        root = root.parent
+    if not (root / FOLDER).exists() and any((root / name).is_file() for name, _ in files.train):
+        return root
+    if not (root / FOLDER).exists() and (root / ARCHIVE).is_file():
+        check_md5(root / ARCHIVE, files.archive_md5, root / ARCHIVE)
+    return download(root, files)
 
 
 def official_files() -> BatchFiles:

@@ -7,10 +7,10 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 from custom.data.download import Unavailable
+from custom.data.folders import DEFAULT_PATH, NoHome, contents, data_root, given
 from custom.errors import BundleError
 
 Source = TypeVar("Source")
@@ -50,11 +50,6 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def data_root(dataset_path: str) -> Path:
-    """The folder that holds data sets; the environment variable FLARE_DATA_ROOT overrides the argument."""
-    return Path(os.environ.get("FLARE_DATA_ROOT") or dataset_path).expanduser().absolute()
-
-
 def missing_is_error(on_missing: str) -> bool:
     """Is it an error when data are not to be had? A site may insist, by FLARE_ON_MISSING=error in its environment.
 
@@ -89,24 +84,42 @@ def place_in_roster(name: str, roster: Sequence[str]) -> int:
     return names.index(name)
 
 
-def or_embedded(load: Callable[[], Source], embedded: Callable[[], Source], on_missing: str, names: str) -> Source:
+def or_embedded(
+    load: Callable[[], Source],
+    embedded: Callable[[], Source],
+    on_missing: str,
+    names: str,
+    dataset_path: str = DEFAULT_PATH,
+    choice: str = "digits",
+) -> Source:
     """What `load` returns, or the embedded data, with a loud warning, if `on_missing` allows it.
 
-    Files that are there and damaged are an error, whatever `on_missing` says.
+    Files that are there and damaged are an error, whatever `on_missing` says, and so is a place that was given (see
+    `custom.data.folders`) and neither holds the data nor lets them be downloaded to it.
 
     Args:
         load: raises Unavailable when the data are not there and cannot be downloaded.
         embedded: makes the data that ship with the software.
         on_missing: `embedded` or `error`; FLARE_ON_MISSING=error in the site's environment goes before it.
         names: for the warning: the embedded data set, and what it stands in for, as in `DIGITS, NOT ON CIFAR-10`.
+        dataset_path: as the job has it.
+        choice: the value of `dataset` that asks for the embedded data.
 
     Raises:
-        BundleError: from `load`.
+        BundleError: from `load`, or a place that was given does not fit.
     """
     try:
         return load()
-    except Unavailable as error:
+    except (Unavailable, NoHome) as error:
         if missing_is_error(on_missing):
             raise
+        if place := given(dataset_path):
+            raise BundleError(
+                "does not hold the data, and the embedded data do not take their place where a folder was given",
+                code="data-missing",
+                key=place,
+                got=f"{contents(data_root(dataset_path))} ({error})",
+                remedy=f"correct it, or ask for the embedded data: --set dataset={choice}",
+            ) from error
         logger.warning("TRAINING ON THE EMBEDDED %s. %s", names, error)
         return embedded()

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from filelock import Timeout
 
+from custom.data.folders import check_no_images
 from custom.data.once import make_once
 from custom.errors import BundleError
 
@@ -76,8 +77,11 @@ def download(root: Path, remote: Remote) -> Path:
 
     Raises:
         Unavailable: no network, no room, no permission, or a wrong checksum; nothing half-written stays behind.
+        BundleError: `root` is a folder of images.
     """
     path = root / remote.target
+    if not path.exists():
+        check_no_images(root, f"a folder that holds {remote.target}, or an empty one to download to")
 
     def retrieve(work: Path) -> Path:
         logger.info("downloading %s to %s", remote.url, path)
@@ -129,6 +133,14 @@ def check_md5(path: Path, md5: str, whole: Path) -> None:
         raise damaged(path, f"md5 {md5}", got, whole)
 
 
+def has_md5(path: Path, md5: str) -> bool:
+    """Is the file whole?"""
+    try:
+        return _md5(path) == md5
+    except OSError:
+        return False
+
+
 def damaged(path: Path, expected: str, got: str, whole: Path) -> BundleError:
     """The error about a published file that is there, and is not what was published."""
     return BundleError(
@@ -137,7 +149,7 @@ def damaged(path: Path, expected: str, got: str, whole: Path) -> BundleError:
         key=str(path),
         expected=expected,
         got=got,
-        remedy=f"delete {whole} to have it downloaded again, or point dataset_path at a good copy",
+        remedy=f"delete {whole} to have it downloaded again, or point dataset_path or FLARE_DATA_ROOT at a good copy",
     )
 
 

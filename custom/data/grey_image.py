@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")
@@ -51,7 +51,7 @@ def read_grey(side: int, path: Path) -> Grey | str:
     try:
         with Image.open(path, formats=FORMATS) as image:
             return _refusal(image) or _read(image, side)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         return UNREADABLE if path.suffix.lower() in SUFFIXES else NO_IMAGE
     except Exception:  # a damaged image can raise anything
         return UNREADABLE
@@ -61,7 +61,7 @@ def _refusal(image: Image.Image) -> str:
     """Why this image is not read, or nothing."""
     if image.format not in ("JPEG", "MPO") and getattr(image, "n_frames", 1) > 1:  # of MPO, the others are previews
         return "images of several frames"
-    wide = any(";16" in str(tile[3]) for tile in image.tile)
+    wide = isinstance(image, ImageFile.ImageFile) and any(";16" in str(tile[3]) for tile in image.tile)
     if wide and image.format != "BMP" and image.mode not in ("I;16", "I;16B", "I;16L", "I"):
         return "16-bit images in colour or with transparency"
     if image.mode == "F":
@@ -87,7 +87,7 @@ def _read(image: Image.Image, side: int) -> Grey | str:
         return _read_high(image, side, kind)
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
-        transparent = image.getchannel("A").getextrema()[0] < 255
+        transparent = bool((np.asarray(image)[..., 3] < 255).any())
         black = Image.new("RGBA", image.size, "black")
         return Grey(fit(Image.alpha_composite(black, image), side), 0, kind, transparent)
     return Grey(fit(image, side), 0, kind)

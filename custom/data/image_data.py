@@ -11,10 +11,10 @@ import torch
 
 from custom.data import mnist
 from custom.data.chosen_classes import ChosenClasses
-from custom.data.cifar10 import FOLDER, Cifar10, official_files
-from custom.data.component import check, check_choice, check_folder_name, data_root, or_embedded
+from custom.data.cifar10 import FOLDER, Cifar10, find_folder, official_files
+from custom.data.component import check, check_choice, check_folder_name, or_embedded
 from custom.data.digits import Digits
-from custom.data.download import download
+from custom.data.folders import data_root
 from custom.data.image_batches import ImageSiteData, Pool
 from custom.data.image_source import ImageSource
 from custom.data.split import Split
@@ -102,9 +102,10 @@ class ImageData:
             "digits": ("", digits),
         }
         folder, load = loaders[self.dataset]
-        source = or_embedded(load, digits, self.on_missing, f"{Digits.name}, NOT ON {folder}")
+        names = f"{Digits.name}, NOT ON {folder}"
+        source = or_embedded(load, digits, self.on_missing, names, self.dataset_path)
         return source if self.classes is None else ChosenClasses(source, self.classes)
 
     def _cifar10(self) -> ImageSource:
         files = official_files()
-        return Cifar10(download(data_root(self.dataset_path), files), files)
+        return Cifar10(find_folder(data_root(self.dataset_path), files), files)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from custom.data.digits import SIDE, digit_shape, lay_out
 from custom.data.download import damaged
-from custom.data.mnist_writers import IMAGES, LABELS, TEST, TRAIN, SplitFiles, find_file, read_idx
+from custom.data.mnist_writers import IMAGES, TEST, TRAIN, SplitFiles, find_file, read_idx, read_labels
 
 FOLDER = "MNIST/raw"
 
@@ -51,7 +51,7 @@ class Mnist:
             BundleError: the file is damaged.
         """
         file = self._files[split].labels
-        return read_idx(file, self._paths[file], LABELS).astype(np.int64)
+        return read_labels(file, self._paths[file])
 
     def images(self, split: str, rows: NDArray[np.int64]) -> torch.Tensor:
         """The images at `rows` of `split`: uint8 (len(rows), *shape).

@@ -7,6 +7,7 @@ and its writer in column 2; the test file goes on with 50,000 digits that MNIST 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,15 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from custom.data.download import UNREADABLE, RemoteFile, check_md5, damaged, download, read_bytes
+from custom.data.download import UNREADABLE, RemoteFile, check_md5, damaged, download, has_md5, read_bytes
 from custom.data.writer_cache import open_converted, save
 from custom.data.writers import Writers
 from custom.errors import BundleError
 
 SIDE = 28
+LARGEST_LABEL = 9
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist"
 QMNIST_URL = "https://raw.githubusercontent.com/facebookresearch/qmnist/master"
 IMAGES, LABELS, ROWS = b"\0\0\x08\x03", b"\0\0\x08\x01", b"\0\0\x0c\x02"  # the start of each kind of file
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,17 @@ def find_file(root: Path, file: RemoteFile) -> Path:
     Raises:
         Unavailable: it is not there and cannot be downloaded.
     """
-    packed = root / file.target
-    unpacked = packed.with_suffix("")
-    return unpacked if unpacked.is_file() and not packed.exists() else download(root, file)
+    target = Path(file.target)
+    name = target.name.removesuffix(".gz")
+    names = (name, name.replace("-idx", ".idx"), f"{name}/{name}")  # as published, and as 7-zip and Kaggle name them
+    folders = (root / target.parent, root / str(target.parent).lower(), root / "QMNIST/raw", root, root / "raw")
+    there = [folder / found for folder in folders for found in names]
+    packed = next((path for path in (Path(f"{path}.gz") for path in there) if path.is_file()), None)
+    unpacked = next((path for path in there if path.is_file()), None)
+    if packed and unpacked and not has_md5(packed, file.md5):
+        logger.warning("%s is damaged; %s is used", packed, unpacked)
+        return unpacked
+    return packed or unpacked or download(root, file)
 
 
 def _convert(splits: Sequence[SplitFiles], found: dict[RemoteFile, Path], folder: Path) -> None:
@@ -114,7 +126,7 @@ def _read_split(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
     """Images of shape (samples, 28, 28), and the class and the writer of each, of shape (samples,)."""
     images = read_idx(split.images, found[split.images], IMAGES).astype(np.uint8, copy=False)
-    labels = read_idx(split.labels, found[split.labels], LABELS).astype(np.int64)
+    labels = read_labels(split.labels, found[split.labels])
     rows = read_idx(split.writers, found[split.writers], ROWS)[: len(labels)].astype(np.int64)
     if images.shape != (len(labels), SIDE, SIDE):
         path = found[split.images]
@@ -129,6 +141,25 @@ def _read_split(
             remedy="delete both files to have them downloaded again",
         )
     return images, labels, rows[:, 2]
+
+
+def read_labels(file: RemoteFile, path: Path) -> NDArray[np.int64]:
+    """The labels of one file, of shape (samples,), each 0 to 9.
+
+    Raises:
+        BundleError: as `read_idx`; or one is larger.
+    """
+    labels = read_idx(file, path, LABELS).astype(np.int64)
+    odd = np.flatnonzero(labels > LARGEST_LABEL)
+    if len(odd):
+        raise BundleError(
+            code="data-malformed",
+            key=f"{path} row {odd[0]}",
+            expected=f"labels from 0 to {LARGEST_LABEL}",
+            got=f"{labels[odd[0]]}, and {len(odd)} such in all",
+            remedy=f"replace it by {file.url}",
+        )
+    return labels
 
 
 def read_idx(file: RemoteFile, path: Path, start: bytes) -> NDArray[Any]:

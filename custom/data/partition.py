@@ -175,12 +175,12 @@ def split_validation(number: int, fraction: float, seed: int, site: str, remedy:
     num_validation = round(number * fraction)
     if not 0 < num_validation < number:
         raise BundleError(
-            "training and validation both need a sample",
+            "too few training samples to set some aside for validation",
             code="data-too-small",
             site=site,
             key="validation_fraction",
-            expected=f"1 to {number - 1} of the site's {number} training samples",
-            got=f"{num_validation} ({fraction:g} of them)",
+            expected="at least one sample to train on and one to validate with",
+            got=f"{number} in all, of which {fraction:g} is {num_validation}",
             remedy=remedy,
         )
     order = np.random.default_rng(derive(seed, number)).permutation(number)

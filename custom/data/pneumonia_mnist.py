@@ -25,8 +25,8 @@ DAMAGED = (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFi
 
 
 def find_file(root: Path) -> Path | None:
-    """The file in `root`, or in a folder of its own there."""
-    places = (root / FILE, root / Path(FILE).stem / FILE)
+    """The file in `root`, or in a folder of its own there; or `root` itself, where it is a file."""
+    places = (root / FILE, root / Path(FILE).stem / FILE, *([root] if root.suffix == ".npz" else []))
     return next((place for place in places if place.is_file()), None)
 
 
@@ -65,6 +65,9 @@ def _part(arrays: np.lib.npyio.NpzFile, split: str) -> tuple[NDArray[np.uint8], 
     images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
     number = len(images)
     square = images.dtype == np.uint8 and images.ndim == 3 and images.shape[1] == images.shape[2]
-    if not number or not square or labels.shape != (number, 1) or not np.isin(labels, range(len(CLASSES))).all():
+    if not number or not square or labels.shape != (number, 1):
         raise ValueError(f"{split}: {images.dtype} images {images.shape}, labels {labels.shape}")
+    odd = np.flatnonzero(~np.isin(labels[:, 0], range(len(CLASSES))))
+    if len(odd):
+        raise ValueError(f"{split}_labels row {odd[0]}: {labels[odd[0], 0]}, which is neither 0 nor 1")
     return images, labels[:, 0].astype(np.int64)

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from custom.data.cifar10 import Cifar10, official_files
+from custom.data.cifar10 import Cifar10, find_folder, official_files
 from custom.data.digits import SIDE, Digits, read_table
-from custom.data.download import download
 from custom.data.writers import Writers
 from custom.errors import BundleError
 
@@ -79,7 +78,7 @@ def deal_cifar10(root: Path, seed: int) -> Writers:
         BundleError: a file is damaged.
     """
     files = official_files()
-    source = Cifar10(download(root, files), files)
+    source = Cifar10(find_folder(root, files), files)
     labels = source.labels("train")
     rows = deal(labels, CIFAR10_WRITERS, SHARDS_EACH, seed)
     images = source.images("train", np.arange(len(labels))).permute(0, 2, 3, 1).numpy()

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import numpy as np
 
 from custom.data.ag_news import CLASSES, TextSource, open_ag_news
-from custom.data.component import check, check_choice, check_folder_name, data_root, is_number, or_embedded
+from custom.data.component import check, check_choice, check_folder_name, is_number, or_embedded
+from custom.data.folders import data_root
 from custom.data.headlines import make_headlines
 from custom.data.known_words import Known, check_known, count_known
 from custom.data.partition import Indices
@@ -128,8 +128,11 @@ class TextData:
         """AG News or the headlines."""
         if self.dataset == "headlines":
             return make_headlines()
-        load = partial(open_ag_news, data_root(self.dataset_path))
-        return or_embedded(load, make_headlines, self.on_missing, "MADE-UP HEADLINES, NOT ON AG NEWS")
+        names = "MADE-UP HEADLINES, NOT ON AG NEWS"
+        return or_embedded(self._ag_news, make_headlines, self.on_missing, names, self.dataset_path, "headlines")
+
+    def _ag_news(self) -> TextSource:
+        return open_ag_news(data_root(self.dataset_path))
 
     def _sample(self, number: int, seed: int) -> Indices:
         """The training rows in use, ascending; the same at every site."""

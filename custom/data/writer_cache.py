@@ -17,6 +17,7 @@ import numpy as np
 from filelock import Timeout
 from numpy.typing import NDArray
 
+from custom.data.folders import CACHE_VARIABLE
 from custom.data.once import make_once
 from custom.errors import BundleError
 
@@ -59,7 +60,8 @@ def open_converted(cache_dir: Path, name: str, files: Sequence[Path], convert: C
             code="not-writable",
             key=str(folder),
             got=error,
-            remedy="set cache_dir to a folder that can be written to and has room for a byte a pixel, twice",
+            remedy=f"set {CACHE_VARIABLE} at this site to a folder that can be written to and has room for a byte a "
+            "pixel, twice",
         ) from error
     try:
         return _load(folder)

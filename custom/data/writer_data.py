@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +14,11 @@ from custom.data.component import (
     check_choice,
     check_folder_name,
     check_fraction,
-    data_root,
     or_embedded,
     place_in_roster,
 )
 from custom.data.digits import Digits
+from custom.data.folders import cache_folder, data_root
 from custom.data.leaf import open_leaf
 from custom.data.mnist_writers import open_mnist_writers
 from custom.data.shards import deal_cifar10, deal_digits
@@ -48,7 +47,7 @@ class WriterData:
             data name their held-out writers, both are drawn, in the proportion that they have in the data.
         test_fraction: of the writers, in (0, 1), drawn with the seed and held out of training, unless the data name
             their held-out writers, as those of `mnist` do, and LEAF's with `-t user`.
-        cache_dir: where `femnist` and `mnist` are kept in files that are opened at once.
+        cache_dir: where `femnist` and `mnist` are kept in files that are opened at once. FLARE_CACHE_DIR overrides it.
     """
 
     def __init__(
@@ -101,15 +100,15 @@ class WriterData:
         return WriterSiteData(training, held_out, shared)
 
     def _writers(self, seed: int) -> Writers:
-        root, cache = data_root(self.dataset_path), Path(self.cache_dir).expanduser().absolute()
         embedded = partial(deal_digits, derive(seed, DEAL_STREAM))
-        sources = {
-            "femnist": partial(open_leaf, root, cache),
-            "mnist": partial(open_mnist_writers, root, cache),
-            "cifar10": partial(deal_cifar10, root, derive(seed, DEAL_STREAM)),
+        sources: dict[str, Callable[[], Writers]] = {
+            "femnist": lambda: open_leaf(data_root(self.dataset_path), cache_folder(self.cache_dir)),
+            "mnist": lambda: open_mnist_writers(data_root(self.dataset_path), cache_folder(self.cache_dir)),
+            "cifar10": lambda: deal_cifar10(data_root(self.dataset_path), derive(seed, DEAL_STREAM)),
             "digits": embedded,
         }
-        return or_embedded(sources[self.dataset], embedded, self.on_missing, f"{Digits.name}, NOT ON {self.dataset}")
+        names = f"{Digits.name}, NOT ON {self.dataset}"
+        return or_embedded(sources[self.dataset], embedded, self.on_missing, names, self.dataset_path)
 
     def _divide(self, name: str, writers: Writers, seed: int) -> tuple[Chosen, Chosen]:
         """Training and held-out writers, at least one of each, in an order that takes the data to know."""

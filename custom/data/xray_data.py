@@ -13,13 +13,14 @@ import torch
 
 from custom.data import pneumonia_mnist
 from custom.data.chest_xray import open_chest_xray
-from custom.data.component import check, check_choice, check_folder_name, data_root
+from custom.data.component import check, check_choice, check_folder_name
+from custom.data.folders import cache_folder, contents, data_root
 from custom.data.image_batches import ImageSiteData, Pool
 from custom.data.partition import Indices
 from custom.data.remarks import Remarks
 from custom.data.split import Split
 from custom.data.synthetic_xrays import make_xrays
-from custom.data.xray_files import FOLDER, contents, find_folder, subfolder
+from custom.data.xray_files import FOLDER, find_folder, subfolder
 from custom.data.xrays import CLASSES, Xrays
 from custom.errors import BundleError
 
@@ -38,7 +39,7 @@ class XrayData:
             `synthetic`, images that are generated, and taken only if this says so.
         dataset_path: the folder that holds `chest_xray` or `pneumoniamnist.npz`. FLARE_DATA_ROOT overrides it.
         image_size: pixels a side; None leaves PneumoniaMNIST as it is, and makes all others 64.
-        cache_dir: where JPEGs are kept after they were resized.
+        cache_dir: where image files are kept after they were resized. FLARE_CACHE_DIR overrides it.
         partition: `iid`, `dirichlet`, or `none` for a site that holds data of its own.
         alpha: of `dirichlet`; the smaller, the more the sites differ.
         validation_fraction: of a site's training patients, in (0, 1).
@@ -108,7 +109,7 @@ class XrayData:
         root = data_root(self.dataset_path)
         folder = find_folder(root) if self.dataset in ("auto", "chest_xray") else None
         if folder is not None:
-            return open_chest_xray(folder, self.image_size or JPEG_SIDE, Path(self.cache_dir).expanduser())
+            return open_chest_xray(folder, self.image_size or JPEG_SIDE, cache_folder(self.cache_dir))
         file = pneumonia_mnist.find_file(root) if self.dataset in ("auto", "pneumoniamnist") else None
         if file is not None:
             return pneumonia_mnist.open_pneumonia_mnist(file, self.image_size)

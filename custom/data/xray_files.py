@@ -14,6 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+from custom.data.folders import contents
 from custom.data.xrays import CLASSES, patient_of
 from custom.errors import BundleError
 
@@ -93,15 +94,6 @@ def list_files(folder: Path) -> tuple[list[XrayFile], dict[str, int]]:
         if path.is_dir() and path not in splits.values() and any(subfolder(path, name) for name in (*CLASSES, *SPLITS)):
             left_out[f"files in {path.name}, which is neither train nor test"] += sum(1 for _ in _walk(path))
     return _by_patient(folder, found), {reason: count for reason, count in left_out.items() if count}
-
-
-def contents(folder: Path) -> str:
-    """What is in a folder, for errors: the names of a few folders in it, and how many files."""
-    entries = _entries(folder)
-    folders = [path.name for path in entries if path.is_dir()]
-    more = f" and {len(folders) - MOST_NAMED} more" if len(folders) > MOST_NAMED else ""
-    named = f"the folders {', '.join(folders[:MOST_NAMED])}{more}" if folders else "no folder"
-    return f"{named} and {len(entries) - len(folders)} files" if folder.is_dir() else "no such folder"
 
 
 def _needed(folder: Path, name: str, remedy: str) -> Path:

@@ -30,7 +30,8 @@ LIMIT_S = 240.0
 def poc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Poc]:
     """With the class under test: it prepares, starts, and leaves nothing behind."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLARE_DATA_ROOT", str(tmp_path_factory.mktemp("nothing")))
+        patch.delenv("FLARE_DATA_ROOT", raising=False)
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("nothing")))
         patch.setenv("OMP_NUM_THREADS", "1")
         poc = Poc(tmp_path_factory.mktemp("local"), 2)
         poc.prepare()

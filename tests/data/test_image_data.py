@@ -259,6 +259,13 @@ def no_network(monkeypatch, tmp_path):
     return tmp_path / "data"
 
 
+@pytest.fixture
+def nothing_given(no_network, monkeypatch, tmp_path):
+    """Neither a variable nor a setting says where the data are, and they are not in the usual place."""
+    monkeypatch.delenv("FLARE_DATA_ROOT")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
 def test_no_data_and_no_network_is_an_error_if_asked(no_network, monkeypatch):
     asked, urlopen = [], urllib.request.urlopen
 
@@ -276,12 +283,41 @@ def test_no_data_and_no_network_is_an_error_if_asked(no_network, monkeypatch):
     assert not (no_network / FOLDER).exists()
 
 
-def test_no_data_and_no_network_is_a_loud_warning_otherwise(no_network, caplog):
+def test_no_data_and_no_network_is_a_loud_warning_otherwise(nothing_given, caplog):
     with caplog.at_level(logging.WARNING):
         data = ImageData().site("site-1", ROSTER, seed=0)
     assert data.describe()["embedded"] is True
     assert "TRAINING ON THE EMBEDDED MNIST digits" in caplog.text
     assert "point dataset_path or FLARE_DATA_ROOT at" in caplog.text
+
+
+def test_a_place_that_was_given_and_does_not_fit_is_an_error(no_network, monkeypatch, tmp_path):
+    """By the variable or by the setting; and the remedy works."""
+    no_network.mkdir()
+    (no_network / "MNIST").mkdir()
+    with pytest.raises(BundleError, match="the folders MNIST and 0 files") as error:
+        ImageData().site("site-1", ROSTER, seed=0)
+    assert (error.value.code, error.value.key) == ("data-missing", f"FLARE_DATA_ROOT {no_network}")
+    monkeypatch.delenv("FLARE_DATA_ROOT")
+    for dataset in ("cifar10", "mnist"):
+        with pytest.raises(BundleError) as error:
+            ImageData(dataset=dataset, dataset_path=str(tmp_path / "new")).site("site-1", ROSTER, seed=0)
+        assert (error.value.code, error.value.key) == ("data-missing", f"dataset_path {tmp_path / 'new'}")
+        assert "dataset=digits" in str(error.value)
+    data = ImageData(dataset="digits", dataset_path=str(tmp_path / "new")).site("site-1", ROSTER, seed=0)
+    assert data.describe()["embedded"] is True
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "mnist"])
+@pytest.mark.parametrize("where", ["", "cats", "dogs"])
+def test_a_folder_of_images_is_refused_before_anything_is_downloaded_to_it(no_network, dataset, where):
+    for name in {where, "cats", "dogs"} if where else {""}:
+        (no_network / name).mkdir(parents=True, exist_ok=True)
+        (no_network / name / "1.PNG").write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"docs/own-job.md") as error:
+        ImageData(dataset=dataset).site("site-1", ROSTER, seed=0)
+    assert error.value.code == "data-missing"
+    assert not (no_network / FOLDER).exists()
 
 
 @pytest.mark.parametrize("on_missing", ["embedded", "error"])

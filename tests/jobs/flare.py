@@ -14,13 +14,19 @@ from bundle.simulator import PROGRAM
 
 ROOT = Path(__file__).resolve().parents[2]
 NVFLARE = Path(sys.executable).parent / "nvflare"
+DATA_SETS = ("cifar-10-batches-py", "MNIST", "qmnist", "ag_news", "femnist", "chest_xray", "pneumoniamnist.npz")
 NOWHERE = "http://127.0.0.1:9"  # a proxy that refuses: the same as no network, whatever machine the tests run on
 
 
 def environment(data_root: Path | str, **more: str) -> dict[str, str]:
-    """One thread a process, no network, data only where the test says."""
+    """One thread a process, no network, data only where the test says.
+
+    Where there are none, `data_root` is the home, so that no place of data is given: else that would be an error.
+    """
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), NOWHERE)
-    return {**os.environ, **proxies, "OMP_NUM_THREADS": "1", "FLARE_DATA_ROOT": str(data_root), **more}
+    place = "FLARE_DATA_ROOT" if any((Path(data_root) / name).exists() for name in DATA_SETS) else "HOME"
+    inherited = {name: value for name, value in os.environ.items() if name not in ("FLARE_DATA_ROOT", "HOME")}
+    return {**inherited, **proxies, "OMP_NUM_THREADS": "1", "HOME": str(data_root), place: str(data_root), **more}
 
 
 def run(command: list[str], cwd: Path, env: dict[str, str], limit_s: float = 1200) -> subprocess.CompletedProcess[str]:
