@@ -154,7 +154,7 @@ def save_pretrained(model: BertClassifier, folder: Path, weights: Mapping[str, t
         weights: a state_dict to take in place of the model's, such as `to_tensors(load_weights(FL_global_model.pt))`.
 
     Raises:
-        BundleError: the weights are not those of such a model, or the encoder could not be read.
+        BundleError: the weights are not those of such a model, or the encoder or its tokenizer could not be read.
     """
     if model._failure is not None:
         raise model._failure
@@ -169,9 +169,10 @@ def save_pretrained(model: BertClassifier, folder: Path, weights: Mapping[str, t
                 got=str(error).splitlines()[1].strip(),
                 remedy="give the model_name_or_path, num_classes and pooling of the job",
             ) from error
+    tokenizer = load_tokenizer(model.model_name_or_path, model.on_missing)
     with quiet():
         model.encoder.save_pretrained(folder)
-        load_tokenizer(model.model_name_or_path, model.on_missing).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     if model.head is not None:
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in model.head.state_dict().items()},

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertForPreTraining
 
-from custom.data.tokenizer import embedded_tokenizer
+from custom.data.tokenizer import embedded_tokenizer, load_tokenizer
 from custom.errors import BundleError
 from custom.learning.weights import get_weights, load_weights, save_atomically, set_weights, to_tensors
 from custom.models import pretrained
 from custom.models.bert_classifier import EVALUATION_ROWS, BertClassifier, save_pretrained
+from custom.models.encoder_config import longest_text
 from tests.data.text_files import cut_network, mute_hub, put_in_cache
 
 POOLINGS = ["pooler", "mean"]
@@ -216,9 +218,90 @@ def test_a_bad_argument_is_named_before_training(texts, arguments, message):
         model(texts)
 
 
+def refused(folder: Path, inputs: dict[str, torch.Tensor], pooling: str = "pooler") -> str:
+    """The constructor raises nothing, and the first use of the model does; returns the message."""
+    model = build(name=str(folder), pooling=pooling)
+    with pytest.raises(BundleError) as caught:
+        model(inputs)
+    assert caught.value.code == "encoder-unfit"
+    assert caught.value.key.startswith(f"model_name_or_path {folder}")
+    with pytest.raises(BundleError):
+        load_tokenizer(str(folder), "error")
+    return str(caught.value)
+
+
 def test_a_folder_without_an_encoder(texts, tmp_path):
-    with pytest.raises(BundleError, match=r"no encoder can be read from this folder.*it needs config.json"):
-        build(name=str(tmp_path))(texts)
+    assert "config.json" in refused(tmp_path, texts)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("kind", ["gpt2", "t5", "bart", "xlnet", "llama", "vit", "clip"])
+def test_models_that_are_not_encoders_of_texts(texts, tmp_path, pooling, kind):
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    embedded_tokenizer().save_pretrained(tmp_path)
+    assert kind in refused(tmp_path, texts, pooling)
+
+
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        ({"model_type": "foo"}, "foo"),
+        ({}, "model_type"),
+        ({"model_type": "zoo", "auto_map": {"AutoConfig": "conf.X", "AutoModel": "conf.Y"}}, "code"),
+        ({"model_type": "bert", "is_decoder": True}, "decoder"),
+    ],
+)
+def test_architectures_that_are_not_known(texts, tmp_path, config, word):
+    embedded_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "conf.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    assert word in refused(tmp_path, texts)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_an_adapter_is_not_an_encoder(texts, tmp_path):
+    """Also beside the whole encoder: transformers without peft would train it without the adapter."""
+    save_pretrained(build(), tmp_path)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    assert "adapter" in refused(tmp_path, texts)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_more_layers_in_the_file_than_in_config(texts, tmp_path, pooling):
+    save_pretrained(build(pooling=pooling), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    with pytest.raises(BundleError) as caught:
+        build(name=str(tmp_path), pooling=pooling)(texts)
+    assert caught.value.code == "encoder-unfit"
+    assert "layer.1." in caught.value.key
+
+
+def test_the_heads_of_pretraining_are_left_out(texts, tmp_path):
+    """What BERT is published with: tensors of a head that is not used here."""
+    config = build().encoder.config
+    BertForPreTraining(config).save_pretrained(tmp_path)
+    embedded_tokenizer().save_pretrained(tmp_path)
+    for pooling in POOLINGS:
+        assert build(name=str(tmp_path), pooling=pooling)(texts).shape == (2, 4)
+
+
+def test_a_damaged_head(texts, tmp_path):
+    save_pretrained(build(pooling="mean"), tmp_path)
+    (tmp_path / "classification_head.safetensors").write_bytes(b"cut")
+    with pytest.raises(BundleError) as caught:
+        build(name=str(tmp_path), pooling="mean")(texts)
+    assert caught.value.code == "encoder-unfit"
+
+
+def test_nothing_is_written_without_the_tokenizer(tmp_path):
+    save_pretrained(build(), tmp_path / "in")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "in" / name).unlink()
+    with pytest.raises(BundleError) as caught:
+        save_pretrained(build(name=str(tmp_path / "in")), tmp_path / "out")
+    assert caught.value.code == "encoder-unfit"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -250,6 +333,18 @@ def test_too_long_a_text(texts):
     longer = torch.ones(1, 300, dtype=torch.int64)
     with pytest.raises(BundleError, match="max_length: expected at most 256 for this encoder, got 300"):
         build()({"input_ids": longer, "attention_mask": longer})
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "longformer", "esm", "electra", "deberta-v2"])
+def test_the_longest_text_by_hand(kind):
+    """What the encoder itself takes, and one token more."""
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = AutoConfig.for_model(kind, vocab_size=99, max_position_embeddings=20, pad_token_id=1, **small)
+    config.attention_window = [4]
+    encoder, longest = AutoModel.from_config(config).eval(), longest_text(config)
+    encoder(input_ids=torch.full((1, longest), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        encoder(input_ids=torch.full((1, longest + 1), 5))
 
 
 def test_weights_of_another_model(tmp_path):
