@@ -43,7 +43,7 @@ def _femnist(path: Path) -> Path:
     from custom.data.leaf import open_leaf
 
     open_leaf(path, cache_folder())
-    return path / "femnist"
+    return path / "femnist" if (path / "femnist").exists() else path
 
 
 def _ag_news(path: Path) -> Path:

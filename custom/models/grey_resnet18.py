@@ -38,7 +38,7 @@ class GreyResNet18(ResNet):
         self._failure: BundleError | None = None
         if pretrained:
             try:
-                load_pretrained(self, Path(pretrained).expanduser())
+                load_pretrained(self, _path(pretrained))
             except BundleError as error:
                 self._failure = error
 
@@ -83,6 +83,18 @@ def load_pretrained(model: GreyResNet18, path: Path) -> None:
             got=str(error),
             remedy="give a file with a state_dict of torchvision.models.resnet18",
         ) from error
+
+
+def _path(pretrained: object) -> Path:
+    if not isinstance(pretrained, str):
+        raise BundleError(
+            code="setting-value",
+            key="pretrained",
+            expected="the path of a file, or nothing",
+            got=repr(pretrained),
+            remedy="correct it in config_fed_client.json",
+        )
+    return Path(pretrained).expanduser()
 
 
 def _left_as_they_are(own: Weights, weights: Weights) -> Weights:

@@ -67,7 +67,77 @@ def test_writers_with_too_few_samples_are_left_out_with_one_warning(tmp_path, ca
         writers = open_small(root)
     assert writers.images[:, 0, 0, 0].tolist() == [2, 3]
     assert writers.skipped == 2
+    assert writers.left_out == {"writers with fewer than 2 samples": 2}
     assert [record.message for record in caplog.records] == ["FEMNIST: left out 2 writers with fewer than 2 samples"]
+
+
+@pytest.mark.parametrize("entry", [{}, {"x": [], "y": []}, {"x": [[0.5] * 784], "y": [3]}])
+def test_users_that_leaf_of_before_2020_left_in_user_data_alone(tmp_path, entry):
+    """In both files; it is one writer."""
+    root = write_leaf(tmp_path, TRAIN, TEST)
+    for split in ("train", "test"):
+        path = root / f"femnist/data/{split}/all_data_0.json"
+        content = json.loads(path.read_text())
+        content["user_data"]["dave"] = entry if split == "train" else {"x": [], "y": []}
+        path.write_text(json.dumps(content))
+    writers = open_small(root)
+    assert len(writers) == 3
+    assert writers.left_out == {"writers with fewer than 2 samples": 1}
+
+
+def test_a_user_with_two_samples_that_is_not_listed(tmp_path):
+    root = write_leaf(tmp_path, TRAIN, TEST)
+    path = root / "femnist/data/train/all_data_0.json"
+    content = json.loads(path.read_text())
+    content["user_data"]["dave"] = content["user_data"]["alice"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(BundleError, match="dave") as caught:
+        open_small(root)
+    assert (caught.value.code, caught.value.key) == ("data-malformed", str(path))
+
+
+def test_a_user_with_one_sample_in_one_folder_alone(tmp_path):
+    """LEAF keeps such users with -k 0."""
+    writers = open_small(write_leaf(tmp_path, [*TRAIN, {"dave": [(1, 1)]}], TEST))
+    assert (len(writers), writers.skipped) == (3, 1)
+
+
+def test_other_files_are_counted(tmp_path):
+    root = write_leaf(tmp_path, TRAIN, TEST)
+    for split in ("train", "test"):
+        (root / f"femnist/data/{split}/._all_data_0.json").write_bytes(b"\0\5\26\7")
+    (root / "femnist/data/train/old.json").mkdir()
+    (root / "femnist/data/test/notes.txt").write_text("")
+    writers = open_small(root)
+    assert len(writers) == 3
+    assert writers.left_out == {"hidden files": 2, "folders": 1, "files that are not .json or .json.gz": 1}
+
+
+def test_other_writers_in_the_test_folder_are_held_out(tmp_path):
+    """As LEAF's -t user divides them; Frank has one sample, which is too few."""
+    test = [{"erin": [(60, 4), (61, 4)], "dave": [(50, 1), (51, 2), (52, 3)], "frank": [(70, 1)]}]
+    writers = open_small(write_leaf(tmp_path, [{"carol": [(30, 3), (31, 3)], "alice": [(10, 1), (11, 9)]}], test))
+    assert writers.images[:, 0, 0, 0].tolist() == [10, 11, 30, 31, 50, 51, 52, 60, 61]
+    assert writers.held_out.tolist() == [2, 3]
+    assert writers.skipped == 1
+
+
+@pytest.mark.parametrize("place", ["mine", "mine/data"])
+def test_the_folder_itself_under_any_name(tmp_path, place):
+    root = write_leaf(tmp_path, TRAIN, TEST)
+    expected = open_small(root)
+    (root / "femnist").rename(root / "mine")
+    found = open_leaf(root / place, root / "cache")
+    assert found.digest() == expected.digest()
+    assert (expected.name, found.name) == ("FEMNIST", "handwriting in LEAF's layout")
+
+
+def test_a_folder_with_train_and_test_of_something_else(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split / "NORMAL").mkdir(parents=True)
+        (tmp_path / split / "image.png").write_bytes(b"")
+    with pytest.raises(Unavailable):
+        open_small(tmp_path)
 
 
 def test_no_writer_is_left(tmp_path):
@@ -170,24 +240,14 @@ def test_a_user_in_two_files_of_a_folder(tmp_path):
         open_small(root)
 
 
-@pytest.mark.parametrize(
-    ("train", "test", "message"),
-    [
-        (
-            TRAIN,
-            [{"bob": [(1, 1)]}],
-            "data/test: 2 users are in train and not in test, expected alice, carol, got none",
-        ),
-        (
-            [{"bob": [(1, 1)]}],
-            TEST,
-            "data/train: 2 users are in test and not in train, expected alice, carol, got none",
-        ),
-    ],
-)
-def test_folders_with_different_users(tmp_path, train, test, message):
-    with pytest.raises(BundleError, match=rf"{message} of them; make the data with LEAF's -t sample"):
+@pytest.mark.parametrize("other", ["train", "test"])
+def test_folders_with_some_of_the_same_users(tmp_path, other):
+    """Alice has her two samples in one folder; Bob has some in both, so it is not a division by user."""
+    both, one = [{"bob": [(1, 1)]}, {"alice": [(10, 1), (11, 9)]}], [{"bob": [(2, 2)]}]
+    train, test = (both, one) if other == "test" else (one, both)
+    with pytest.raises(BundleError, match="alice") as caught:
         open_small(write_leaf(tmp_path, train, test))
+    assert (caught.value.code, caught.value.key) == ("data-malformed", str(tmp_path / "femnist/data" / other))
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

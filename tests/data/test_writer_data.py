@@ -119,6 +119,32 @@ def test_num_writers_are_drawn_from_all(femnist):
     assert union(one, "training") == union(two, "training")
 
 
+def test_what_is_left_out_is_counted_at_every_site(root):
+    users = {f"w{number}": [(number, 1)] * (1 if number == 3 else 4) for number in range(20)}
+    write_leaf(root, [users], [users | {"w3": []}])
+    assert [share.left_out() for share in sites(root, 2)] == [{"writers with fewer than 2 samples": 1}] * 2
+
+
+def test_a_folder_split_by_user_holds_its_test_writers_out(root):
+    """6 writers in train, 3 in test, whatever test_fraction says."""
+    train, test = ({f"w{number}": [(number, 1)] * 2 for number in numbers} for numbers in (range(6), range(6, 9)))
+    write_leaf(root, [train], [test])
+    shares = sites(root, 2, test_fraction=0.9)
+    assert sorted(union(shares, "training")) == [0, 1, 2, 3, 4, 5]
+    assert sorted(union(shares, "held_out")) == [6, 7, 8]
+
+
+@pytest.mark.skipif(not (REAL_ROOT / "unipen62").is_dir(), reason="FLARE_DATA_ROOT holds no unipen62")
+def test_real_handwriting_in_the_layout_of_leaf(tmp_path, monkeypatch):
+    """28,154 samples of 62 classes by 144 writers in train and 36 others in test."""
+    monkeypatch.setenv("FLARE_DATA_ROOT", str(REAL_ROOT / "unipen62"))
+    shares = sites(tmp_path, 2)
+    assert [len(union(shares, which)) for which in ("training", "held_out")] == [144, 36]
+    assert sum(share.size("train") + share.size("test") for share in shares) == 28_154
+    assert shares[0].describe()["num_classes"] == 62
+    assert shares[0].left_out() == {}
+
+
 @pytest.fixture
 def mnist(root, monkeypatch) -> Path:
     """MNIST with six writers in training, 0 to 5, and three held out, 6 to 8; two digits each."""
@@ -208,7 +234,7 @@ def test_a_bad_argument_is_named(arguments, key):
         (
             1,
             {"test_fraction": 0.02},
-            "^num_writers: .* expected 1 to 19 of 20 writers held out, got 0; .* test_fraction",
+            "^num_writers: .* expected 1 to 19 of 20 writers held out with test_fraction=0.02, got 0; take more",
         ),
         (1, {"partition": "none", "test_fraction": 0.98}, "^site-00 num_writers: .* 1 to 19 of 20 .* got 20"),
     ],

@@ -89,6 +89,14 @@ def test_what_cannot_be_loaded_is_an_error_before_any_training(
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("pretrained", [3, True, ["resnet18.pth"], {"path": "resnet18.pth"}])
+def test_what_is_not_a_path_is_an_error_before_any_training(pretrained: object) -> None:
+    model = GreyResNet18(pretrained=pretrained)  # the constructor never raises
+    with pytest.raises(BundleError) as caught:
+        model(torch.zeros(1, 1, 64, 64))
+    assert (caught.value.code, caught.value.key) == ("setting-value", "pretrained")
+
+
 def test_images_that_are_too_small_are_named() -> None:
     with pytest.raises(BundleError, match="image_size: expected at least 64 pixels for GreyResNet18, got 28; set"):
         GreyResNet18()(torch.zeros(1, 1, 28, 28))
