@@ -138,13 +138,11 @@ def save_atomically(value: Any, path: Path) -> None:
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        full = cause.errno in _FULL
-        raise BundleError(
-            "no space left on device" if full else f"cannot be written ({cause.strerror or cause})",
-            code="disk-full" if full else "not-writable",
-            key=str(path),
-            remedy="free some space, or move the workspace to another disk" if full else "check its folder",
-        ) from error
+        if cause.errno in _FULL:
+            remedy = "free some space, or put the workspace on another disk"
+            raise BundleError("no space left on device", code="disk-full", key=str(path), remedy=remedy) from error
+        problem = f"cannot be written ({cause.strerror or cause})"
+        raise BundleError(problem, code="not-writable", key=str(path)) from error
 
 
 def _save(value: Any, path: Path) -> None:

@@ -257,10 +257,11 @@ def test_initial_model_is_used_after_the_comparison(engine: Engine, tmp_path: Pa
 def test_initial_model_of_another_shape_ends_the_job(engine: Engine, tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(4)}, tmp_path / "start.pt")
     assert initialise(engine, values(1, 2, 3), initial_model="start.pt") is None
-    assert "initial_model start.pt w: expected (1,) float32 as at the sites, got (4,) float32" in engine.panic()
+    assert "initial_model start.pt w: expected (1,) as at the sites, got (4,)" in engine.panic()
+    assert engine.panic().endswith("[model-mismatch]")
 
 
-@pytest.mark.parametrize(("kept", "problem"), [(None, "no such file"), (0.5, "cut short"), (0.0, "cut short")])
+@pytest.mark.parametrize(("kept", "problem"), [(None, "no such file"), (0.5, "cut short"), (0.0, "is empty")])
 def test_an_initial_model_missing_or_cut_short_ends_the_job_before_any_task(
     engine: Engine, tmp_path: Path, kept: float | None, problem: str
 ) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import ReservedHeaderKey
 from nvflare.app_common.app_constant import AppConstants
@@ -163,5 +164,8 @@ def test_the_server_learns_how_many_writers_there_are(tmp_path):
 
 def test_a_model_that_writers_cannot_train_is_named_before_any_training(tmp_path):
     model = nn.Sequential(EmnistCnn(hidden=8), nn.BatchNorm1d(10))
-    reply = execute(site(tmp_path, model=model), ModelProvider(), "get_weights", message(site(tmp_path), []))
+    engine = site(tmp_path, model=model)
+    with engine.new_context() as fl_ctx:
+        MetaTrainer().handle_event(EventType.START_RUN, fl_ctx)
+    reply = execute(engine, ModelProvider(), "get_weights", message(site(tmp_path), []))
     assert "use GroupNorm in place of BatchNorm" in reply.get_header(ReservedHeaderKey.ERROR)

@@ -326,7 +326,7 @@ def test_bad_arguments_are_said_at_the_start_and_in_every_reply(arguments, messa
         sparsify.check()
     assert message in str(raised.value)
     sparsify.handle_event(EventType.START_RUN, federation.server.context())
-    assert f"every update will be refused: {message}" in caplog.text
+    assert message in caplog.text
     assert message in reason(federation.train("site-1", arrays(w=[4, -1, 2, 8]), **arguments))
 
 
