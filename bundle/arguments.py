@@ -30,6 +30,7 @@ class Component:
         path: the class.
         arguments: the `args` object itself: what is written there changes the job.
         id: what other components call it; empty if it has none.
+        app: the folder of its app, where the job has several (`deploy_map`); else empty.
     """
 
     side: str
@@ -37,16 +38,18 @@ class Component:
     path: str
     arguments: dict[str, Any]
     id: str = ""
+    app: str = ""
 
     def must_agree(self, other: Component, argument: str) -> bool:
         """Is what is set here to be set there too?
 
-        So it is if they are the same component, one at the server and one at the sites, or if both classes name the
-        argument in their `agrees`.
+        So it is if they are the same component, one at the server and one at the sites, or the same of two apps, or if
+        both classes name the argument in their `agrees`.
         """
         same = (self.id, self.path) == (other.id, other.path)
         twins = same and self.id != "" and self.side != other.side and self.path.startswith(OWN)
-        return twins or (other is not self and self._agrees_on(argument) and other._agrees_on(argument))
+        copies = self.app != other.app and (self.side, self.scopes) == (other.side, other.scopes)
+        return twins or copies or (other is not self and self._agrees_on(argument) and other._agrees_on(argument))
 
     def _agrees_on(self, argument: str) -> bool:
         return argument in getattr(self.load(), "agrees", ())
@@ -54,7 +57,8 @@ class Component:
     def keys(self, argument: str) -> set[str]:
         """All keys that name `argument` of this component."""
         scoped = {f"{scope}.{argument}" for scope in self.scopes}
-        return {argument} | scoped | {f"{self.side}.{key}" for key in scoped}
+        named = {argument} | scoped | {f"{self.side}.{key}" for key in scoped}
+        return named | {f"{app}.{key}" for app in names_of_app(self.app) for key in named}
 
     def aliases(self) -> dict[str, str]:
         """Other keys that the class answers to, each with the argument it means."""
@@ -93,16 +97,26 @@ def components(configs: dict[Path, dict[str, Any]]) -> list[Component]:
     found: list[Component] = []
     for path, config in configs.items():
         for scopes, entry in _entries(config):
-            found.extend(with_nested(_side(path), scopes, entry))
+            found.extend(with_nested(_side(path), scopes, entry, _app(path, configs)))
     return found
 
 
-def entries_with_id(configs: dict[Path, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The side and the JSON of every workflow and component that others call by its id."""
+def names_of_app(app: str) -> set[str]:
+    """What may stand for it before the first dot of a key: `app_site-1` and `site-1`; nothing for the only app."""
+    return {app, app.removeprefix("app_")} if app else set()
+
+
+def _app(path: Path, configs: dict[Path, dict[str, Any]]) -> str:
+    return path.parts[0] if len({other.parts[0] for other in configs}) > 1 else ""
+
+
+def entries_with_id(configs: dict[Path, dict[str, Any]]) -> Iterator[tuple[set[str], dict[str, Any]]]:
+    """The keys and the JSON of every workflow and component that others call by its id."""
     for path, config in configs.items():
         for entry in (*config.get("workflows", []), *config.get("components", [])):
             if entry.get("id"):
-                yield _side(path), entry
+                keys = {entry["id"], f"{_side(path)}.{entry['id']}"}
+                yield keys | {f"{app}.{key}" for app in names_of_app(_app(path, configs)) for key in keys}, entry
 
 
 def is_component(value: Any) -> bool:
@@ -130,7 +144,7 @@ def _module(entry: dict[str, Any]) -> str:
     return str(entry.get("path", "")).rpartition(".")[0].rpartition(".")[2]
 
 
-def with_nested(side: str, scopes: tuple[str, ...], entry: dict[str, Any]) -> Iterator[Component]:
+def with_nested(side: str, scopes: tuple[str, ...], entry: dict[str, Any], app: str = "") -> Iterator[Component]:
     """The component of a JSON value and those in its `args`; none if it has no path."""
     if "path" not in entry:
         return
@@ -138,10 +152,10 @@ def with_nested(side: str, scopes: tuple[str, ...], entry: dict[str, Any]) -> It
     if not isinstance(arguments, dict):
         key = f"{scopes[0] if scopes else _module(entry)} args"
         raise BundleError(code="job-malformed", key=key, expected="a JSON object", got=json.dumps(arguments))
-    yield Component(side, scopes or (_module(entry),), str(entry["path"]), arguments, str(entry.get("id", "")))
+    yield Component(side, scopes or (_module(entry),), str(entry["path"]), arguments, str(entry.get("id", "")), app)
     for name, value in arguments.items():
         if is_component(value):
-            yield from with_nested(side, (name, *(f"{scope}.{name}" for scope in scopes)), value)
+            yield from with_nested(side, (name, *(f"{scope}.{name}" for scope in scopes)), value, app)
 
 
 def accepted_types(parameter: inspect.Parameter | None) -> Any:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bundle import settings
 from bundle.classes import check_classes, check_settings
@@ -39,6 +40,7 @@ def export(name_or_path: str, out: Path, assignments: Sequence[str] = (), code: 
     _check_links(job.folder)
     initial_models = {key: value for key, value in values.items() if is_initial_model(key, job.configs)}
     settings.apply(job.configs, {key: value for key, value in values.items() if key not in initial_models})
+    _lower_min_clients(job, values)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         copy = Path(temporary) / out.name
@@ -57,6 +59,13 @@ def export(name_or_path: str, out: Path, assignments: Sequence[str] = (), code: 
             out.rmdir()
         copy.rename(out)
     return Job(out, job.meta, job.configs)
+
+
+def _lower_min_clients(job: Job, values: dict[str, Any]) -> None:
+    """Rounds that are to go on with fewer sites than FLARE would start the job with would never begin."""
+    wanted = [value for key, value in values.items() if key.rpartition(".")[2] == "min_clients" and type(value) is int]
+    if wanted:
+        job.meta["min_clients"] = max(1, min(job.min_clients, *wanted))
 
 
 def check_new(out: Path) -> None:
@@ -92,6 +101,6 @@ def _check_links(folder: Path) -> None:
 
 
 def _write_configs(job: Job, copy: Path) -> None:
-    for path, config in job.configs.items():
+    for path, config in {**job.configs, Path("meta.json"): job.meta}.items():
         (copy / path).unlink()  # it may have been a link, or read-only
         (copy / path).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

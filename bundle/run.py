@@ -151,11 +151,13 @@ def check_sites(job: Job, sites: int, threads: int) -> None:
             key=f"-n {sites}",
             expected=f"at least {job.min_clients} sites (min_clients in meta.json)",
             got=sites,
+            remedy=f"--set min_clients={sites} lets it start with fewer",
         )
     for workflow in job.workflows:
         needed = workflow.get("args", {}).get("min_clients", 0)
         if isinstance(needed, int) and needed > sites:
             key = f"{workflow.get('id')}.min_clients"
             raise BundleError(
-                code="too-few-sites", key=f"-n {sites}", expected=f"at least {needed} sites ({key})", got=sites
+                code="too-few-sites", key=f"-n {sites}", expected=f"at least {needed} sites ({key})", got=sites,
+                remedy=f"--set {key}={sites} lets it go on with fewer",
             )

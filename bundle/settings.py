@@ -85,7 +85,7 @@ def _apply(configs: Configs, values: dict[str, Any]) -> None:
 
 def _replace(configs: Configs, key: str, value: dict[str, Any]) -> bool:
     """Puts `value` in the place of every component with the id `key`; is there one?"""
-    entries = [entry for side, entry in entries_with_id(configs) if key in (entry["id"], f"{side}.{entry['id']}")]
+    entries = [entry for keys, entry in entries_with_id(configs) if key in keys]
     if entries and not value.keys() <= {"path", "args"}:
         raise BundleError(
             code="setting-value", key=f"--set {key}", expected='{"path": ..., "args": {...}}', got=json.dumps(value)
@@ -162,7 +162,8 @@ def _find(key: str, parts: Sequence[Component], value: Any, configs: Configs) ->
 
 def _distinct_keys(matches: Sequence[Match]) -> list[str]:
     keys = [part.shortest_key(argument) for part, argument in matches]
-    return [key if keys.count(key) == 1 else f"{part.side}.{key}" for key, (part, _) in zip(keys, matches, strict=True)]
+    sides = [key if keys.count(key) == 1 else f"{part.side}.{key}" for key, (part, _) in zip(keys, matches, strict=True)]
+    return list(dict.fromkeys(sides))  # a key without its app names the same component of all apps
 
 
 def _unknown(key: str, candidates: Sequence[Match], ids: Sequence[str]) -> BundleError:
@@ -171,6 +172,8 @@ def _unknown(key: str, candidates: Sequence[Match], ids: Sequence[str]) -> Bundl
     owners: dict[str, list[str]] = {}
     for part, argument in candidates:
         owners.setdefault(part.scopes[0], []).append(argument)
+    if apps := sorted({part.app for part, _ in candidates if part.app}):
+        owners["before any of these, to change one app alone"] = [f"{app}." for app in apps]
     lists = [f"{owner}: {', '.join(dict.fromkeys(arguments))}" for owner, arguments in owners.items()]
     if ids:
         lists.insert(0, f"components: {', '.join(dict.fromkeys(ids))}")

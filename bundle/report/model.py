@@ -81,7 +81,10 @@ class Report:
             see `bundle.report.personal`. None if there was no fine-tuning.
         writers: what personalising came to for writers that no training saw, or None: see `bundle.report.writers`.
         best: `{"round", "metric", "value"}` of the best global model, or None.
-        status: `completed`, `completed without SITE`, `failed` or `incomplete`.
+        asked_for_embedded: the arguments that ask for embedded data or an embedded encoder, of `dataset` and
+            `model_name_or_path`.
+        status: `completed`, `completed without SITE`, `failed`, `aborted`, `incomplete`, or `not recorded` of a job
+            without ProgressLog.
         errors: what went wrong, the first cause first.
         warnings: what a reader should know all the same.
         models: where each model lies, by what it is.
@@ -104,6 +107,7 @@ class Report:
     personalization: dict[str, Any] | None = None
     writers: Writers | None = None
     best: dict[str, Any] | None = None
+    asked_for_embedded: set[str] = field(default_factory=set)
     status: str = "incomplete"
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

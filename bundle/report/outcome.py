@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from bundle.events import Event
 from bundle.report.model import Report
+from custom.progress import FILE_NAME
 
 PERSONAL = {"fine_tuned": "fine_tune", "personalized": "personalize"}  # task by event
 ENDED_EARLY = "the job ended early"
@@ -36,27 +37,56 @@ def what_went_wrong(events: list[Event]) -> list[str]:
     return list(dict.fromkeys(errors))
 
 
-def judge(report: Report, by_kind: dict[str, list[Event]], rounds: list[Event]) -> str:
-    """The status, by evidence; adds to the errors why a job that seems to have ended did not finish."""
+def judge(report: Report, events: list[Event], rounds: list[Event]) -> str:
+    """The status, by evidence; adds to the errors why a job that seems to have ended did not finish.
+
+    Of a job that FLARE has started more than once, in one folder, the last start counts.
+    """
+    starts = [index for index, event in enumerate(events) if event["event"] == "job_started"]
+    by_kind: dict[str, list[Event]] = {}
+    for event in events[starts[-1] if starts else 0 :]:
+        by_kind.setdefault(event["event"], []).append(event)
     if "fatal" in by_kind:
         return "failed"
     if "job_ended" not in by_kind:
         return "incomplete"
-    planned = [name for event in by_kind.get("job_started", []) for name in event.get("workflows", [])]
-    done = {event.get("workflow") for event in by_kind.get("workflow_finished", [])}
-    open_workflows = [name for name in planned if name not in done]
-    last_of_task = {event.get("task"): event for event in rounds}
-    early = [event for event in last_of_task.values() if event["round"] < event.get("num_rounds", 0)]
-    if open_workflows or early:
-        if open_workflows:
-            what = f"workflow {open_workflows[0]} did not finish"
-        else:
-            task = f"{early[0].get('task')} " if len(last_of_task) > 1 else ""
-            what = f"it ended after {task}round {early[0]['round']}"
+    if what := _not_done(by_kind, rounds):
         report.errors.append(f"{ENDED_EARLY}: {what}")
+        return "incomplete"
+    if missing := _not_recorded(by_kind, rounds):
+        report.errors.append(f"{FILE_NAME} is not whole: {missing}")
         return "incomplete"
     absent = sorted(_absent(report, by_kind, rounds))
     return f"completed without {', '.join(absent)}" if absent else "completed"
+
+
+def _not_done(by_kind: dict[str, list[Event]], rounds: list[Event]) -> str:
+    """The first thing that was planned and not done; empty if all was."""
+    planned = [name for event in by_kind.get("job_started", []) for name in event.get("workflows", [])]
+    done = {event.get("workflow") for event in by_kind.get("workflow_finished", [])}
+    left = [name for name in planned if name not in done]
+    if left:
+        aborted = by_kind["job_ended"][-1].get("aborted")
+        return f"FLARE was told to end it in workflow {left[0]}" if aborted else f"workflow {left[0]} did not finish"
+    last_of_task = {event.get("task"): event for event in rounds}
+    early = [event for event in last_of_task.values() if event["round"] < event.get("num_rounds", 0)]
+    if not early:
+        return ""
+    task = f"{early[0].get('task')} " if len(last_of_task) > 1 else ""
+    return f"it ended after {task}round {early[0]['round']}"
+
+
+def _not_recorded(by_kind: dict[str, list[Event]], rounds: list[Event]) -> str:
+    """The first gap in the record; empty if there is none."""
+    if not any(event.get("workflows") for event in by_kind.get("job_started", [])):
+        return "it does not say which workflows were planned"
+    before: dict[object, int] = {}
+    for event in rounds:
+        task, number = event.get("task"), event["round"]
+        if number > before.get(task, number - 1) + 1:
+            return f"round {before[task] + 1} is missing"
+        before[task] = number
+    return ""
 
 
 def _absent(report: Report, by_kind: dict[str, list[Event]], rounds: list[Event]) -> set[str]:

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from bundle.events import Event, read_events
-from bundle.report.causes import first_cause
+from bundle.report.causes import RESOURCES, first_cause, lack_of_resources
+from bundle.report.evidence import CROSS_SITE, asked_for_embedded, gap, read_json, unrecorded
 from bundle.report.locate import Run, find_run, opened
 from bundle.report.model import BYTES, COUNTS, Metrics, Report, Round, Score, Sites
 from bundle.report.outcome import ENDED_EARLY, judge, what_went_wrong
@@ -20,12 +20,13 @@ from custom.checks.update import is_finite_number
 from custom.metrics import weighted_mean
 from custom.progress import FILE_NAME
 
-CROSS_SITE = Path("cross_site_val/cross_val_results.json")
 MODELS = {
     "final global model": "app_server/FL_global_model.pt",
     "best global model": "app_server/best_FL_global_model.pt",
     "global model of federated averaging": "app_server/fed_avg_model.pt",
 }
+ABORTED_BY_USER = "FINISHED:ABORTED"  # FLARE's status
+NOT_RECORDED = "not recorded"
 TEXT_SUFFIXES = (".json", ".jsonl", ".txt", ".log")
 
 
@@ -46,6 +47,8 @@ def read_report(path: Path, job_id: str = "") -> Report:
         report = read_run(Run(run.job_id, Path(temporary), run.sites_root))
     report.folder = str(run.archive)
     report.errors = [error.replace(f"{temporary}/", f"{run.archive}: ") for error in report.errors]
+    if read_json(run.archive.parent / "meta").get("status") == ABORTED_BY_USER and not report.finished:
+        report.status, report.errors = "aborted", [error for error in report.errors if _says_why(error)]
     in_zip = {kind: f"{name} in {run.archive}" for kind, name in MODELS.items() if name in names}
     report.models = in_zip | report.models
     return report
@@ -53,23 +56,39 @@ def read_report(path: Path, job_id: str = "") -> Report:
 
 def read_run(run: Run) -> Report:
     """The Report of one run folder; a folder without progress.jsonl gives a report that says what is wrong."""
-    report = build(read_events(run.folder / FILE_NAME))
-    meta = _read_json(run.folder / "meta.json")
+    events = read_events(run.folder / FILE_NAME)
+    report = build(events)
+    meta = read_json(run.folder / "meta.json")
     report.job = report.job or str(meta.get("name", ""))
     report.job_id, report.folder = run.job_id, str(run.folder)
     report.cross_site = _cross_site(run.folder / CROSS_SITE)
     if report.personalization:
         report.personalization |= elsewhere(report)
     report.models = _models(run, report)
-    if not report.finished and not any(_says_why(error) for error in report.errors[:1]):
-        cause = first_cause(run, report.site_names)
-        report.errors = ([cause] if cause else []) + report.errors
+    report.asked_for_embedded = asked_for_embedded(run)
+    if report.finished and (missing := gap(run, events)):
+        report.status = "incomplete"
+        report.errors.append(f"the job ended, and its result is not whole: {missing}")
+    elif not report.finished:
+        _explain(run, report)
     return report
+
+
+def _explain(run: Run, report: Report) -> None:
+    """Puts the cause of its end first; what FLARE and our own errors say of a full disk is rarely it."""
+    known = report.errors[0] if report.errors else ""
+    cause = "" if RESOURCES.search(known) else lack_of_resources(run, report.site_names)
+    if not cause and not _says_why(known):
+        cause = first_cause(run, report.site_names)
+    report.errors = ([cause] if cause else []) + report.errors
+    if what := unrecorded(run):
+        report.status = NOT_RECORDED
+        report.errors.append(what)
 
 
 def _says_why(error: str) -> bool:
     """FLARE's bare return code does not, and neither does the mere fact: the logs may."""
-    return not error.rpartition(": ")[2].isupper() and not error.startswith(ENDED_EARLY)
+    return bool(error) and not error.rpartition(": ")[2].isupper() and not error.startswith(ENDED_EARLY)
 
 
 def build(events: list[Event]) -> Report:
@@ -98,7 +117,7 @@ def build(events: list[Event]) -> Report:
     report.writers = read_writers(list(rounds.values()), by_kind.get("personalized", []), report.samples, behind)
     report.errors = what_went_wrong(events)
     report.warnings = [str(event.get("reason", "")) for event in by_kind.get("warning", [])]
-    report.status = judge(report, by_kind, list(rounds.values()))
+    report.status = judge(report, events, list(rounds.values()))
     return report
 
 
@@ -170,7 +189,7 @@ def _score(sites: Sites, samples: dict[str, Any]) -> Score:
 def _cross_site(path: Path) -> dict[str, Sites]:
     """FLARE's `{site: {model: metrics}}` turned round to `{model: {site: metrics}}`."""
     matrix: dict[str, Sites] = {}
-    for site, models in sorted(_read_json(path).items()):
+    for site, models in sorted(read_json(path).items()):
         for model, metrics in models.items():
             numbers = {name: float(value) for name, value in metrics.items() if is_finite_number(value)}
             matrix.setdefault(model, {})[site] = numbers
@@ -189,11 +208,3 @@ def _models(run: Run, report: Report) -> dict[str, str]:
             for model in sorted((run.sites_root / site).glob(f"{run.job_id}/**/local_model.pt"))[:1]:
                 found[f"last model of {site}"] = model
     return {kind: str(path) for kind, path in found.items()}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -100,10 +100,19 @@ def embedded_warning(report: Report) -> str:
     name = (report.dataset or {}).get("dataset", "?")
     warnings = []
     if report.embedded:
-        warnings.append(f"EMBEDDED DATA SET: these are results on {name}, a small set for trying things out.")
+        asked = _asked(report, "dataset")
+        warnings.append(f"EMBEDDED DATA SET: these are results on {name}, a small set for trying things out. {asked}")
     if report.encoder_embedded:
-        warnings.append("EMBEDDED ENCODER: these are results of a small BERT for trying things out, not pretrained.")
-    return " ".join([*warnings, "If the job asked for another one, that was not found."]) if warnings else ""
+        asked = _asked(report, "model_name_or_path")
+        what = "these are results of a small BERT for trying things out, not pretrained."
+        warnings.append(f"EMBEDDED ENCODER: {what} {asked}")
+    return " ".join(warnings)
+
+
+def _asked(report: Report, argument: str) -> str:
+    if argument in report.asked_for_embedded:
+        return f"The job asked for it ({argument})."
+    return "If the job asked for another one, that was not found."
 
 
 def thinned(items: Sequence[T], most: int) -> list[T]:
@@ -115,6 +124,10 @@ def thinned(items: Sequence[T], most: int) -> list[T]:
 
 def status_line(report: Report) -> str:
     """The status, and what it means where the word alone does not say."""
+    if report.status == "aborted":
+        return "aborted (by a user; `bundle resume` goes on after the last completed round)"
+    if report.status == "not recorded":
+        return "not recorded (the job does not say what it does; what FLARE's log says is below)"
     if report.status != "incomplete":
         return report.status
     if report.errors:

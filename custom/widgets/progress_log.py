@@ -77,7 +77,7 @@ class ProgressLog(Widget):
             EventType.FATAL_SYSTEM_ERROR: lambda ctx: self._append(
                 "fatal", reason=str(ctx.get_prop(FLContextKey.EVENT_DATA, ""))
             ),
-            EventType.END_RUN: lambda ctx: self._append("job_ended"),
+            EventType.END_RUN: self._job_ended,
             InfoCollector.EVENT_TYPE_GET_STATS: self._tell,
         }
         if event_type in handlers:
@@ -120,9 +120,11 @@ class ProgressLog(Widget):
 
     def _workflow_ended(self, fl_ctx: FLContext) -> None:
         """FLARE fires the event also for a workflow that an abort has cut short."""
-        signal = fl_ctx.get_run_abort_signal()
-        if signal is None or not signal.triggered:
+        if not _aborted(fl_ctx):
             self._workflow("workflow_finished", fl_ctx)
+
+    def _job_ended(self, fl_ctx: FLContext) -> None:
+        self._append("job_ended", **({"aborted": True} if _aborted(fl_ctx) else {}))
 
     def _task_sent(self, fl_ctx: FLContext) -> None:
         self._traffic.task_sent(fl_ctx)
@@ -200,6 +202,11 @@ class ProgressLog(Widget):
         selection = fl_ctx.get_prop(AppConstants.METRICS_SELECTION_INFO) or {}
         for metric, value in selection.get("best_metrics", {}).items():
             self._append("best", round=selection["best_round"], metric=metric, value=value)
+
+
+def _aborted(fl_ctx: FLContext) -> bool:
+    signal = fl_ctx.get_run_abort_signal()
+    return signal is not None and signal.triggered
 
 
 def _not_about_formatters(record: logging.LogRecord) -> bool:
