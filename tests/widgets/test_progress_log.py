@@ -237,7 +237,7 @@ def test_only_finite_numbers_are_written(metrics: object, expected: dict[str, fl
 def test_weighted_mean_by_hand() -> None:
     metrics = {"b": {"x": 4.0}, "a": {"x": 1.0, "y": 2.0}}
     assert weighted_mean(metrics, {"a": 3, "b": 1}) == {"x": 1.75, "y": 2.0}
-    assert weighted_mean({"a": {"x": 1.0}}, {"a": 0}) == {}
+    assert weighted_mean({"a": {"x": 1.0}}, {"a": 0}) == {"x": 1.0}
 
 
 def test_an_admin_who_asks_for_stats_gets_the_progress_so_far(engine: Engine) -> None:
