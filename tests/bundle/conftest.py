@@ -139,7 +139,7 @@ def cli(tmp_path: Path) -> Cli:
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
             **more,
             check=False,
         )
