@@ -45,13 +45,13 @@ ENVIRONMENT = """\
 # Also of use: FLARE_DEVICE, CUDA_VISIBLE_DEVICES, and OMP_NUM_THREADS: its share of the cores of a shared machine.
 TORCH_FORCE_WEIGHTS_ONLY_LOAD=1
 """
-# Of FLARE's startup/*.sh, what is wrong, and what is right: a folder with a blank in its path, and a site that is started
-# twice or cannot start, which is no success.
+# Of FLARE's startup/*.sh, what is wrong, and what is right: a folder with a blank in its path, and a site that is
+# started twice or cannot start, whose exit code must say so.
 SUB_START = {
     ANCHOR: ANCHOR + START,
-    "remove daemon_pid.fl in $WORKSPACE\"\n      exit\n": "remove daemon_pid.fl in $WORKSPACE\"\n      exit 1\n",
-    "shutdown.fl\" \"$WORKSPACE/restart.fl\" \"$WORKSPACE/daemon_pid.fl\"\n    exit\n": (
-        "shutdown.fl\" \"$WORKSPACE/restart.fl\" \"$WORKSPACE/daemon_pid.fl\"\n    exit 1\n"
+    'remove daemon_pid.fl in $WORKSPACE"\n      exit\n': 'remove daemon_pid.fl in $WORKSPACE"\n      exit 1\n',
+    'shutdown.fl" "$WORKSPACE/restart.fl" "$WORKSPACE/daemon_pid.fl"\n    exit\n': (
+        'shutdown.fl" "$WORKSPACE/restart.fl" "$WORKSPACE/daemon_pid.fl"\n    exit 1\n'
     ),
     'WORKSPACE="$SOURCE_WORKSPACE"\nfi\n': 'WORKSPACE="$SOURCE_WORKSPACE"\nfi\n' + CHECK_PLACE,
 }

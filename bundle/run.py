@@ -158,6 +158,9 @@ def check_sites(job: Job, sites: int, threads: int) -> None:
         if isinstance(needed, int) and needed > sites:
             key = f"{workflow.get('id')}.min_clients"
             raise BundleError(
-                code="too-few-sites", key=f"-n {sites}", expected=f"at least {needed} sites ({key})", got=sites,
+                code="too-few-sites",
+                key=f"-n {sites}",
+                expected=f"at least {needed} sites ({key})",
+                got=sites,
                 remedy=f"--set {key}={sites} lets it go on with fewer",
             )

@@ -162,7 +162,9 @@ def _find(key: str, parts: Sequence[Component], value: Any, configs: Configs) ->
 
 def _distinct_keys(matches: Sequence[Match]) -> list[str]:
     keys = [part.shortest_key(argument) for part, argument in matches]
-    sides = [key if keys.count(key) == 1 else f"{part.side}.{key}" for key, (part, _) in zip(keys, matches, strict=True)]
+    sides = [
+        key if keys.count(key) == 1 else f"{part.side}.{key}" for key, (part, _) in zip(keys, matches, strict=True)
+    ]
     return list(dict.fromkeys(sides))  # a key without its app names the same component of all apps
 
 

@@ -196,8 +196,8 @@ class InitializeGlobalWeights(Controller):
                 f"{len(replies.results)} of {needed} sites sent their initial weights ({replies.reasons()})",
                 code="too-few-sites",
                 key=self.task_name,
-                remedy="correct what is wrong there or restart these sites, or lower min_responses_required; a site that is still downloading "
-                "its data needs a longer task_timeout, or `python -m bundle data` beforehand",
+                remedy="correct what is wrong there or restart these sites, or lower min_responses_required; a site "
+                "that is still downloading its data needs a longer task_timeout, or `python -m bundle data` beforehand",
             )
         ordered = sorted(replies.results.items())
         first_name, first = ordered[0]

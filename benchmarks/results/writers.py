@@ -185,7 +185,8 @@ def _halves(result: dict[str, Any]) -> str:
             " Measured with halves at random, not by class: query images of classes without a support image are among "
             "them, which understates the gain where classes are many."
         )
-    return f" Halves are by class; {statistics.mean(shares):.1%} of the query images are of classes without a support image."
+    unseen = statistics.mean(shares)
+    return f" Halves are by class; {unseen:.1%} of the query images are of classes without a support image."
 
 
 OTHERS = """What **others report, on other data (FEMNIST)**; not measured here, and so no row of the tables above:

@@ -39,7 +39,11 @@ def gap(run: Run, events: list[Event]) -> str:
 def unrecorded(run: Run) -> str:
     """What FLARE's log says of a job without ProgressLog; empty for any other job."""
     known = read_json(run.folder / CONFIG)
-    if not known or (run.folder / FILE_NAME).is_file() or PROGRESS_LOG.rpartition(".")[2] in _classes(run, "components"):
+    if (
+        not known
+        or (run.folder / FILE_NAME).is_file()
+        or PROGRESS_LOG.rpartition(".")[2] in _classes(run, "components")
+    ):
         return ""
     text = "".join(log.read_text(encoding="utf-8", errors="replace") for log in logs(run, []))
     rounds = len(set(ROUND_STARTED.findall(text)))

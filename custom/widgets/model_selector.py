@@ -19,7 +19,7 @@ from nvflare.app_common.widgets.intime_model_selector import IntimeModelSelector
 
 from custom.errors import BundleError
 from custom.metrics import is_count, lower_is_better, weighted_mean
-from custom.panic import check_or_panic
+from custom.panic import ends_job
 from custom.widgets.progress_log import numbers
 
 
@@ -42,6 +42,7 @@ class ModelSelector(IntimeModelSelector):
     ) -> None:
         lower = lower_is_better(str(key_metric)) if negate_key_metric is None else negate_key_metric
         super().__init__(weigh_by_local_iter, key_metric=str(key_metric), negate_key_metric=bool(lower))
+        self.best_val_metric: float  # which FLARE sets when a run starts
         self._given = (key_metric, negate_key_metric)
         self._metrics: dict[str, dict[str, float]] = {}
         self._samples: dict[str, float] = {}
@@ -60,10 +61,11 @@ class ModelSelector(IntimeModelSelector):
             raise BundleError(code="setting-value", key="negate_key_metric", expected="true, false or null", got=got)
         check_direction(metric, negate)
 
+    @ends_job
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Collects the scores of a round and compares their mean before the updates are aggregated."""
         if event_type == EventType.START_RUN:
-            check_or_panic(self, fl_ctx)
+            self.check()
         elif event_type == AppEventType.ROUND_STARTED:
             self._metrics, self._samples = {}, {}
         elif event_type == AppEventType.AFTER_CONTRIBUTION_ACCEPT:

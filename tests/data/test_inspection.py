@@ -90,7 +90,19 @@ def test_a_label_out_of_range_is_named_by_split_and_row(label: int, row: int, ke
         (lambda x, y: (x[:-1], y[:-1]), "train split"),
         (lambda x, y: x[torch.tensor(range(0))], "train row 0"),
     ],
-    ids=["int32", "float", "column", "one-hot", "NumPy-labels", "NumPy-inputs", "NumPy-within", "dict", "triple", "fewer", "raises"],
+    ids=[
+        "int32",
+        "float",
+        "column",
+        "one-hot",
+        "NumPy-labels",
+        "NumPy-inputs",
+        "NumPy-within",
+        "dict",
+        "triple",
+        "fewer",
+        "raises",
+    ],
 )
 def test_batches_of_another_form(change: Callable[..., Any], key: str) -> None:
     assert problem(Table(change)) == ("data-malformed", key)

@@ -112,11 +112,9 @@ def test_the_first_round_is_that_of_a_job_without_the_check(tmp_path: Path) -> N
         (lambda data: setattr(data, "x", data.x[:, :7]), "site-2 model:", "model-unfit"),
         (put("rows", "validation", range(0)), "site-2 validation split:", "data-too-small"),
     ],
-    ids="nan infinite nan-in-test label float-labels float64 features no-validation".split(),
+    ids=["nan", "infinite", "nan-in-test", "label", "float-labels", "float64", "features", "no-validation"],
 )
-def test_data_that_cannot_be_trained_on(
-    tmp_path: Path, change: Callable[[Any], None], place: str, code: str
-) -> None:
+def test_data_that_cannot_be_trained_on(tmp_path: Path, change: Callable[[Any], None], place: str, code: str) -> None:
     message = refusal(start(own(tmp_path, change), Trainer()))
     assert message.startswith(place)
     assert message.endswith(f"[{code}]")
@@ -160,7 +158,7 @@ def test_batch_norm_and_a_last_batch_of_one(tmp_path: Path) -> None:
         ([FineTuner(local_only=True)], "setting-value"),
         ([MetaTrainer()], "job-component"),
     ],
-    ids="batch_size no-match no-pattern local_only-without-trainer no-writers".split(),
+    ids=["batch_size", "no-match", "no-pattern", "local_only-without-trainer", "no-writers"],
 )
 def test_settings_of_later_tasks_are_looked_at(tmp_path: Path, executors: list[SiteTask], code: str) -> None:
     assert refusal(start(own(tmp_path), *executors)).endswith(f"[{code}]")

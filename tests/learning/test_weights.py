@@ -124,9 +124,7 @@ class FullDisk:
     ("number", "code"),
     [(errno.ENOSPC, "disk-full"), (errno.EDQUOT, "disk-full"), (errno.EIO, "not-writable")],
 )
-def test_a_write_that_fails_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
-) -> None:
+def test_a_write_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str) -> None:
     """torch's own error is about positions in the file."""
     path = tmp_path / "model.pt"
     save_atomically({"w": torch.ones(2)}, path)
