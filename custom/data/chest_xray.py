@@ -164,8 +164,5 @@ def _save_images(path: Path, images: list[Grey], side: int, bits: int) -> None:
     """As one array of shape (images, side, side, 1). Empties the list, so that no image is in memory twice."""
     array = np.lib.format.open_memmap(path, "w+", np.uint8, (len(images), side, side, 1))
     for place in reversed(range(len(images))):
-        pixels = images.pop().pixels
-        array[place, ..., 0] = (
-            to_bytes(pixels.astype(np.uint16, copy=False), bits) if pixels.dtype != np.uint8 else pixels
-        )
+        array[place, ..., 0] = to_bytes(images.pop().pixels, bits)
     array.flush()

@@ -109,8 +109,10 @@ def depth_of(peak: int) -> int:
     return next(bits for bits in DEPTHS if peak < 2**bits)
 
 
-def to_bytes(pixels: NDArray[np.uint16], bits: int) -> NDArray[np.uint8]:
-    """Values of so many bits as bytes: 0 stays 0, and the largest value of that depth becomes 255."""
+def to_bytes(pixels: NDArray[np.uint8] | NDArray[np.uint16], bits: int) -> NDArray[np.uint8]:
+    """Values of so many bits as bytes: 0 stays 0, and the largest value of that depth becomes 255. Bytes stay bytes."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint8, copy=False)
     return np.rint(pixels.clip(0, 2**bits - 1) * (255 / (2**bits - 1))).astype(np.uint8)
 
 

@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from custom.data.cifar10 import FOLDER, BatchFiles, Cifar10, official_files, read_batch
+from custom.data.cifar10 import ARCHIVE, FOLDER, BatchFiles, Cifar10, find_folder, official_files, read_batch
 from custom.data.download import Unavailable, download
 from custom.errors import BundleError
 from tests.data.batch_files import batch_bytes, write_archive, write_folder
@@ -47,6 +47,34 @@ def test_images_and_labels_of_rows_across_files(tmp_path):
     assert images[:, 0, 0, 0].tolist() == rows.tolist()
     assert source.images("test", np.array([3]))[0, 0, 0, 0] == 252
     assert source.images("train", np.array([], dtype=np.int64)).shape == (0, 3, 32, 32)
+
+
+def test_the_folder_itself_is_found(tmp_path):
+    files = write_folder(tmp_path)
+    assert find_folder(tmp_path, files) == find_folder(tmp_path / FOLDER, files) == tmp_path / FOLDER
+    renamed = (tmp_path / FOLDER).rename(tmp_path / "cifar")
+    assert find_folder(renamed, files) == renamed
+
+
+@pytest.mark.parametrize("given", [".", ARCHIVE])
+def test_an_archive_that_is_there_is_unpacked(tmp_path, given):
+    """Nothing is downloaded; the archive stays."""
+    files = write_archive(tmp_path, "http://127.0.0.1:9/")
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "cifar.tar.gz").rename(root / ARCHIVE)
+    assert find_folder(root / given, files) == root / FOLDER
+    assert Cifar10(root / FOLDER, files).labels("train").tolist() == [i % 10 for i in range(120)]
+    assert sorted(path.name for path in root.iterdir() if path.suffix != ".lock") == [FOLDER, ARCHIVE]
+
+
+def test_an_archive_that_is_there_and_damaged_is_named(tmp_path):
+    files = write_archive(tmp_path, "http://127.0.0.1:9/")
+    (tmp_path / ARCHIVE).write_bytes(b"half")
+    with pytest.raises(BundleError, match=ARCHIVE) as error:
+        find_folder(tmp_path, files)
+    assert error.value.code == "data-damaged"
+    assert not isinstance(error.value, Unavailable)  # else embedded data would take its place
 
 
 def test_pixels_are_red_green_blue_planes_row_by_row(tmp_path):

@@ -279,7 +279,7 @@ def test_a_damaged_cache(tmp_path):
 def test_a_cache_that_cannot_be_written(tmp_path):
     root = write_leaf(tmp_path, TRAIN, TEST)
     (tmp_path / "cache").write_text("in the way")
-    with pytest.raises(BundleError, match=r"femnist-\w+: cannot be written, got .* set cache_dir to a folder"):
+    with pytest.raises(BundleError, match=r"femnist-\w+: cannot be written, got .* set FLARE_CACHE_DIR at this site"):
         open_small(root)
 
 

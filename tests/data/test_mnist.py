@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 
 from custom.data.chosen_classes import ChosenClasses
 from custom.data.digits import Digits
+from custom.data.download import RemoteFile
 from custom.data.image_data import ImageData
 from custom.data.mnist import Mnist
 from custom.data.mnist_writers import SplitFiles
@@ -71,6 +74,47 @@ def test_a_changed_file_is_named(tmp_path, files):
     source = Mnist(tmp_path, True, files)
     with pytest.raises(BundleError, match=r"train-images.gz: missing, truncated or corrupt, expected md5 .*; delete"):
         source.images("train", np.array([0]))
+
+
+@pytest.mark.parametrize("where", ["MNIST/raw", "mnist/raw", "raw", "."])
+@pytest.mark.parametrize("name", ["{}-idx{}-ubyte", "{}.idx{}-ubyte", "{}-idx{}-ubyte/{}-idx{}-ubyte"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_are_found_by_their_other_names(tmp_path, where, name, packed):
+    """In the folder itself, or above; as published, and as 7-zip and Kaggle unpack them."""
+    contents = {"images": idx_bytes(np.full((2, 28, 28), 9, np.uint8)), "labels": idx_bytes(np.array([3, 4], np.uint8))}
+    files = {}
+    for kind, content in contents.items():
+        rank = {"images": 3, "labels": 1}[kind]
+        path = tmp_path / where / name.format(*(f"train-{kind}", rank) * 2)
+        path = path.with_name(f"{path.name}.gz") if packed else path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(content) if packed else content)
+        md5 = hashlib.md5(path.read_bytes()).hexdigest()
+        target = f"MNIST/raw/train-{kind}-idx{rank}-ubyte.gz"
+        files[kind] = RemoteFile("MNIST", target, "http://127.0.0.1:9", md5)
+    split = SplitFiles(files["images"], files["labels"], files["labels"])
+    source = Mnist(tmp_path, True, (split, split))
+    assert source.labels("train").tolist() == [3, 4]
+    assert source.images("train", np.array([1])).unique().tolist() == [9]
+
+
+def test_a_damaged_packed_file_beside_a_whole_one(tmp_path, files):
+    packed = tmp_path / "MNIST/raw/train-labels.gz"
+    packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+    packed.write_bytes(b"")
+    assert Mnist(tmp_path, True, files).labels("train").tolist() == [1, 3, 7, 3]
+
+
+@pytest.mark.parametrize("classes", [None, [3, 7]])
+def test_a_label_beyond_9_is_named(tmp_path, files, classes):
+    """Of an unpacked file, of which no checksum is known."""
+    packed = tmp_path / "MNIST/raw/train-labels.gz"
+    packed.unlink()
+    packed.with_suffix("").write_bytes(idx_bytes(np.array([1, 3, 200, 3], np.uint8)))
+    source = Mnist(tmp_path, True, files)
+    with pytest.raises(BundleError, match="train-labels row 2") as error:
+        (ChosenClasses(source, classes) if classes else source).labels("train")
+    assert error.value.code == "data-malformed"
 
 
 def test_images_of_another_number_than_labels(tmp_path, files):

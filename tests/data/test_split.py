@@ -47,5 +47,5 @@ def test_settings_out_of_range(split: Split, problem: str) -> None:
 
 
 def test_what_the_user_may_change_is_said() -> None:
-    with pytest.raises(BundleError, match=r"site-1.*got 0.*ask for more"):
+    with pytest.raises(BundleError, match=r"site-1.*of which 0.001 is 0.*ask for more"):
         Split("iid", 1.0, 0.001).of_site("site-1", ROSTER, 5, LABELS, 4, "ask for more")

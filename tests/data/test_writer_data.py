@@ -230,7 +230,11 @@ def test_a_bad_argument_is_named(arguments, key):
     [
         (1, {"num_writers": 21}, "^num_writers: expected at most 20, the writers of FEMNIST, got 21; ask for fewer"),
         (17, {}, "^partition: expected at most 16 sites, .* got 17; use fewer sites, more writers"),
-        (1, {"num_writers": 1}, "^num_writers: writers to train on .* expected 2 writers or more, got 1; take more"),
+        (
+            1,
+            {"num_writers": 1},
+            "^num_writers: writers to train on .* expected 2 writers or more, .* got 0 of 1 held out; take more",
+        ),
         (
             1,
             {"test_fraction": 0.02},

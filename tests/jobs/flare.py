@@ -25,8 +25,8 @@ def environment(data_root: Path | str, **more: str) -> dict[str, str]:
     """
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), NOWHERE)
     place = "FLARE_DATA_ROOT" if any((Path(data_root) / name).exists() for name in DATA_SETS) else "HOME"
-    inherited = {name: value for name, value in os.environ.items() if name not in ("FLARE_DATA_ROOT", "HOME")}
-    return {**inherited, **proxies, "OMP_NUM_THREADS": "1", "HOME": str(data_root), place: str(data_root), **more}
+    inherited = {name: value for name, value in os.environ.items() if name != "FLARE_DATA_ROOT"}
+    return {**inherited, **proxies, "OMP_NUM_THREADS": "1", place: str(data_root), **more}
 
 
 def run(command: list[str], cwd: Path, env: dict[str, str], limit_s: float = 1200) -> subprocess.CompletedProcess[str]:
@@ -57,6 +57,7 @@ def simulator(threads: int) -> list[str]:
 
 def simulate(job: Path, folder: Path, sites: int, threads: int, data_root: Path | str) -> str:
     """The simulator from an empty folder into `folder`/ws; its output."""
+    Path(data_root).mkdir(parents=True, exist_ok=True)
     command = [*simulator(threads), str(job), "-w", str(folder / "ws"), "-n", str(sites), "-t", str(threads)]
     done = run(command, folder / "empty", environment(data_root))
     assert done.returncode == 0, done.stdout[-4000:]
