@@ -108,17 +108,19 @@ def or_embedded(
     Raises:
         BundleError: from `load`, or a place that was given does not fit.
     """
+    place = given(dataset_path)
+    seen = contents(data_root(dataset_path)) if place else ""  # before a download makes folders there
     try:
         return load()
     except (Unavailable, NoHome) as error:
         if missing_is_error(on_missing):
             raise
-        if place := given(dataset_path):
+        if place:
             raise BundleError(
                 "does not hold the data, and the embedded data do not take their place where a folder was given",
                 code="data-missing",
                 key=place,
-                got=f"{contents(data_root(dataset_path))} ({error})",
+                got=f"{seen} ({error})",
                 remedy=f"correct it, or ask for the embedded data: --set dataset={choice}",
             ) from error
         logger.warning("TRAINING ON THE EMBEDDED %s. %s", names, error)
