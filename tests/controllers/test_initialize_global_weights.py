@@ -295,10 +295,10 @@ def test_what_sites_left_out_and_warn_of_is_written_down_and_logged(
     events = [json.loads(line) for line in (engine.run_dir / "progress.jsonl").read_text().splitlines()]
     assert events[0]["left_out"] == {"site-2": {"files with .dcm": 24}}
     assert events[0]["data_notes"] == {"site-2": ["scaled"]}
-    assert (events[1]["event"], events[1]["reason"]) == ("warning", "data of site-2: one class is 16-bit")
+    assert (events[1]["event"], events[1]["reason"]) == ("warning", "site-2: one class is 16-bit")
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert any("site-2" in line and "24 files with .dcm" in line for line in warned)
-    assert any("data of site-2: one class is 16-bit" in line for line in warned)
+    assert any("site-2: one class is 16-bit" in line for line in warned)
 
 
 @pytest.mark.parametrize(("key", "odd"), [(LEFT_OUT, {"x": -1}), (WARNINGS, ["\n"]), (DATA_NOTES, "text")])
