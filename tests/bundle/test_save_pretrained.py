@@ -224,3 +224,12 @@ def test_a_folder_that_holds_something_is_left_alone(run: Path, tmp_path: Path) 
     with pytest.raises(BundleError, match="exists and is not empty"):
         save_pretrained(tmp_path / "ws", tmp_path / "hf")
     assert [path.name for path in (tmp_path / "hf").iterdir()] == ["mine.txt"]
+
+
+def test_an_encoder_without_its_tokenizer_is_refused_and_nothing_is_written(run: Path, tmp_path: Path) -> None:
+    encoder = tmp_path / "encoder"
+    build(3).encoder.save_pretrained(encoder)
+    with pytest.raises(BundleError) as caught:
+        save_pretrained(tmp_path / "ws", tmp_path / "hf", encoder=str(encoder))
+    assert caught.value.code == "encoder-unfit"
+    assert not (tmp_path / "hf").exists()
