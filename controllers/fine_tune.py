@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nvflare.apis.dxo import DXO, DataKind, MetaKey
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
 from nvflare.apis.signal import Signal
@@ -28,6 +29,7 @@ from custom.checks.update import is_finite_number
 from custom.errors import BundleError
 from custom.keys import ROUNDS
 from custom.learning.weights import Weights
+from custom.panic import ends_job
 
 START_FROM = ("final", "best")
 KINDS = ("local_only", "global", "personal")
@@ -86,15 +88,17 @@ class FineTune(Controller):
                 got=repr(self.min_responses),
             )
 
+    @ends_job
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Finds before any training what would make fine-tuning fail after all of it."""
+        super().handle_event(event_type, fl_ctx)
+        if event_type == EventType.START_RUN:
+            self._check_job(fl_ctx)
+
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Finds the model to start from."""
         try:
-            self.check()
-            sites = len(self._engine.get_clients())
-            if self.min_responses > sites:
-                raise BundleError(
-                    code="setting-value", key="min_responses", expected=f"at most {sites} sites", got=self.min_responses
-                )
+            self._check_job(fl_ctx)
             self._rounds: int | None = self._rounds_trained(fl_ctx)
             self._weights = self._starting_weights(fl_ctx)
             if self.start_from == "best":
@@ -152,15 +156,7 @@ class FineTune(Controller):
     def _starting_weights(self, fl_ctx: FLContext) -> Weights:
         if self.start_from == "final":
             return fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS]
-        persistor = self._engine.get_component(self.persistor_id)
-        if not isinstance(persistor, PTFileModelPersistor):
-            raise BundleError(
-                code="job-component",
-                key="persistor_id",
-                expected="the id of a PTFileModelPersistor",
-                got=self.persistor_id,
-            )
-        best = persistor.get_model(DefaultCheckpointFileName.BEST_GLOBAL_MODEL, fl_ctx)
+        best = self._persistor(fl_ctx).get_model(DefaultCheckpointFileName.BEST_GLOBAL_MODEL, fl_ctx)
         if best is None:
             raise BundleError(
                 "there is no best model yet: none has been scored",
@@ -169,6 +165,27 @@ class FineTune(Controller):
                 remedy="put closing_validation before this workflow, or start from the final model",
             )
         return best[ModelLearnableKey.WEIGHTS]
+
+    def _check_job(self, fl_ctx: FLContext) -> None:
+        self.check()
+        sites = len(fl_ctx.get_engine().get_clients())
+        if self.min_responses > sites:
+            raise BundleError(
+                code="setting-value", key="min_responses", expected=f"at most {sites} sites", got=self.min_responses
+            )
+        if self.start_from == "best":
+            self._persistor(fl_ctx)
+
+    def _persistor(self, fl_ctx: FLContext) -> PTFileModelPersistor:
+        persistor = fl_ctx.get_engine().get_component(self.persistor_id)
+        if not isinstance(persistor, PTFileModelPersistor):
+            raise BundleError(
+                code="job-component",
+                key="persistor_id",
+                expected="the id of a PTFileModelPersistor",
+                got=self.persistor_id,
+            )
+        return persistor
 
     def _run_dir(self, fl_ctx: FLContext) -> Path:
         return Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id()))

@@ -189,6 +189,20 @@ def test_bad_settings(engine: Engine, args: dict[str, Any]) -> None:
     assert next(iter(args)) in engine.panic()
 
 
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        ({"persistor_id": "nothing", "start_from": "best"}, "job-component"),
+        ({"min_responses": 3}, "setting-value"),
+        ({"start_from": "first"}, "setting-value"),
+    ],
+)
+def test_what_cannot_work_is_found_before_training(engine: Engine, args: dict[str, Any], code: str) -> None:
+    with engine.new_context() as fl_ctx:
+        FineTune(**args).handle_event(EventType.START_RUN, fl_ctx)
+    assert engine.panic().endswith(f"[{code}]")
+
+
 def test_the_summary_by_hand() -> None:
     sites = {
         "a": from_shareable(scores(0.50, 0.90, test=30)).data | {"test_samples": 30},

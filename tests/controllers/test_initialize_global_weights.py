@@ -261,6 +261,37 @@ def test_initial_model_of_another_shape_ends_the_job(engine: Engine, tmp_path: P
     assert engine.panic().endswith("[model-mismatch]")
 
 
+def test_an_initial_model_is_fitted_to_the_sites_and_that_is_said(engine: Engine, tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "state_dict": {"module.w": torch.tensor([7.0]).half()}}, tmp_path / "last.ckpt")
+    weights = initialise(engine, values(1, 2, 3), initial_model="last.ckpt")
+    assert weights is not None
+    assert (weights["w"].dtype, weights["w"].tolist()) == (np.float32, [7.0])
+    assert warnings(engine) == ["initial_model last.ckpt: names without module.; converted float16 to float32"]
+
+
+@pytest.mark.parametrize("weights", [{}, {"n": np.array(3)}], ids=["none", "integers"])
+@pytest.mark.parametrize("method", ["first", "average"])
+def test_a_model_without_weights_is_refused(engine: Engine, weights: dict[str, np.ndarray], method: str) -> None:
+    assert initialise(engine, {site: reply(weights) for site in SITES}, weight_method=method) is None
+    assert engine.panic().startswith("site-1 weights:")
+    assert engine.panic().endswith("[model-unfit]")
+
+
+def test_what_sites_found_is_in_the_report(engine: Engine) -> None:
+    """Notes of a site come from outside: not more than ten, one line each, whatever they are."""
+    replies = values(1, 1, 1)
+    for site, notes in zip(SITES, (["a"], ["a", "b\nc"], "d"), strict=True):
+        meta = {DATA_INFO: INFO, SAMPLES: {"train": 1}, MetaKey.NUM_STEPS_CURRENT_ROUND: 1, WARNINGS: notes}
+        replies[site] = DXO(DataKind.WEIGHTS, data=arrays(w=[1.0]), meta=meta).to_shareable()
+    assert initialise(engine, replies) is not None
+    assert warnings(engine) == ["site-1, site-2: a", "site-2: b c"]
+
+
+def warnings(engine: Engine) -> list[str]:
+    events = map(json.loads, (engine.run_dir / "progress.jsonl").read_text().splitlines())
+    return [event["reason"] for event in events if event["event"] == "warning"]
+
+
 @pytest.mark.parametrize(("kept", "problem"), [(None, "no such file"), (0.5, "cut short"), (0.0, "is empty")])
 def test_an_initial_model_missing_or_cut_short_ends_the_job_before_any_task(
     engine: Engine, tmp_path: Path, kept: float | None, problem: str
