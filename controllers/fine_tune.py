@@ -98,8 +98,8 @@ class FineTune(Controller):
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Finds the model to start from."""
         try:
-            self._check_job(fl_ctx)
             self._rounds: int | None = self._rounds_trained(fl_ctx)
+            self._check_job(fl_ctx)
             self._weights = self._starting_weights(fl_ctx)
             if self.start_from == "best":
                 self._rounds = _best_round(self._run_dir(fl_ctx))
