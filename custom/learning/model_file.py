@@ -50,7 +50,7 @@ def unreadable(path: Path, problem: str, remedy: str = SAVE) -> BundleError:
 def _check_format(path: Path, head: bytes) -> None:
     """Raises BundleError about what is known at sight not to be weights."""
     if not head:
-        raise unreadable(path, "is empty", "copy or download it again")
+        raise unreadable(path, "cannot be loaded safely: it is empty", "copy or download it again")
     if head.startswith(_LFS):
         raise unreadable(path, "is a git-lfs pointer and not the model", "fetch the model with: git lfs pull")
     if head.lstrip()[:1] == b"<":
@@ -61,7 +61,7 @@ def _check_format(path: Path, head: bytes) -> None:
     if not head.startswith(_ZIP):
         return
     if not zipfile.is_zipfile(path):
-        raise unreadable(path, "is cut short", "copy or download it again, whole")
+        raise unreadable(path, "cannot be loaded safely: it is cut short", "copy or download it again, whole")
     with zipfile.ZipFile(path) as archive:
         names = [name.rpartition("/")[2] for name in archive.namelist()]
     if "constants.pkl" in names:

@@ -138,7 +138,7 @@ def test_an_earlier_model_is_put_into_the_job(store: Store, start: str) -> None:
 @pytest.mark.parametrize(
     ("start_from", "message"),
     [
-        ("no model", r"cannot be loaded safely: it is cut short, or holds more than tensors"),
+        ("no model", r"cannot be loaded safely: it is cut short, or not written by torch"),
         ("missing", "there is no such uploaded file"),
         ("/etc/passwd", "there is no such uploaded file"),
         ("outside", "there is no such uploaded file"),

@@ -191,7 +191,7 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "empty.pt")
     for name, message in [
         ("poisoned.pt", "cannot be loaded safely"),
-        ("cut.pt", "cut short"),
+        ("cut.pt", "cannot be loaded safely: it is cut short"),
         ("empty.pt", "holds no state_dict"),
         ("absent.pt", "no such file"),
     ]:
