@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bundle import missing_packages
 from custom.errors import BundleError
 from custom.progress import write_atomically
 
@@ -26,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; a user's mistake is one paragraph on stderr and exit code 2."""
     options = build_parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
+    if problem := missing_packages():
+        print(f"error: {problem} [package-missing]", file=sys.stderr)
+        return BAD_INPUT
     try:
         return command(options)
     except BundleError as error:
@@ -34,12 +39,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK if command in (_report, _settings) else NOT_FINISHED  # the others were cut short
     except OSError as error:  # a full disk, no permission
-        file = f"{error.filename}: " if error.filename else ""
-        print(f"error: {file}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {_typed(error).coded()}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     return BAD_INPUT
+
+
+def _typed(error: OSError) -> BundleError:
+    problem, key = error.strerror or str(error), str(error.filename or "")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return BundleError(problem, code="disk-full", key=key, remedy="make room, or choose another folder")
+    if isinstance(error, PermissionError):
+        return BundleError(problem, code="not-writable", key=key)
+    return BundleError(problem, code="file-unusable", key=key)
 
 
 def build_parser() -> argparse.ArgumentParser:

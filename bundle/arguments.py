@@ -107,7 +107,9 @@ def names_of_app(app: str) -> set[str]:
 
 
 def _app(path: Path, configs: dict[Path, dict[str, Any]]) -> str:
-    return path.parts[0] if len({other.parts[0] for other in configs}) > 1 else ""
+    """The folder of the app, if the job has several."""
+    apps = {other.parent.parent for other in configs}
+    return path.parts[0] if len(apps) > 1 else ""
 
 
 def entries_with_id(configs: dict[Path, dict[str, Any]]) -> Iterator[tuple[set[str], dict[str, Any]]]:

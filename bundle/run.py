@@ -110,6 +110,10 @@ def _make(folder: Path) -> bool:
         folder.mkdir(parents=True)
     except FileExistsError:
         return False
+    except PermissionError as error:
+        raise BundleError(
+            error.strerror or "no permission", code="not-writable", key=str(error.filename), remedy="choose another -w"
+        ) from error
     return True
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bundle.report.causes import first_cause
+import pytest
+
+from bundle.report.causes import BLANK_REMEDY, first_cause, lack_of_resources
 from bundle.report.locate import Run
 
 LATER = """\
@@ -56,3 +58,51 @@ def test_without_a_traceback_the_first_error_line_is_shown(tmp_path: Path) -> No
 
 def test_without_logs_there_is_no_cause(tmp_path: Path) -> None:
     assert first_cause(Run("simulate_job", tmp_path / "server" / "simulate_job", tmp_path), []) == ""
+
+
+ENDED = (
+    "2026-01-01 10:00:01,000 - SimulatorClientRunner - ERROR - run_client_thread error: RuntimeError: Failed to create "
+)
+ENDED += "connection to the child process in SimulatorClientRunner, timeout: 60.0\n"
+FULL = """\
+2026-01-01 10:00:05,000 - Persistor - ERROR - Traceback (most recent call last):
+  File "/opt/torch/serialization.py", line 9, in save
+OSError: [Errno 28] No space left on device
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/opt/torch/serialization.py", line 10, in save
+RuntimeError: [enforce fail at inline_container.cc:671] . unexpected pos 25805696 vs 25805584
+"""
+SITE = "2026-01-01 10:00:03,000 - ServerRunner - ERROR - site-1 failed at train: ValueError: odd\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "first"),
+    [
+        (LATER + FULL, "OSError: [Errno 28] No space left on device"),  # though another error came before
+        (ENDED + SITE, SITE.strip()),  # what FLARE says of a process that is gone explains nothing
+        (ENDED + "simulator_worker.py: error: unrecognized arguments: b/ws\n", "simulator_worker.py: error: unrecog"),
+        (ENDED + LATER, ENDED.strip()),  # of two consequences the first
+    ],
+)
+def test_the_cause_is_chosen_by_what_it_says_and_then_by_time(tmp_path: Path, log: str, first: str) -> None:
+    run = run_with(tmp_path, server=log)
+    assert first_cause(run, []).startswith(first)
+
+
+def test_a_full_disk_is_told_apart(tmp_path: Path) -> None:
+    assert "Errno 28" in lack_of_resources(run_with(tmp_path, server=FULL), [])
+    other = tmp_path / "other"
+    other.mkdir()
+    assert lack_of_resources(run_with(other, server=LATER), []) == ""
+
+
+def test_a_blank_in_the_path_of_flares_own_simulator_is_named(tmp_path: Path) -> None:
+    blank = tmp_path / "a b"
+    blank.mkdir()
+    assert first_cause(run_with(blank, server=ENDED), []).endswith(BLANK_REMEDY)
+    assert not first_cause(run_with(tmp_path, server=ENDED), []).endswith(BLANK_REMEDY)
+    gone = "2026-01-01 10:00:01,000 - S - ERROR - run_client_thread error: PermissionError: [Errno 13] denied: '/a'\n"
+    assert first_cause(run_with(tmp_path, site=gone), ["site"]).endswith(BLANK_REMEDY)

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -180,3 +183,31 @@ def test_what_the_operator_reads(kits: dict[str, Kits]) -> None:
     assert "FAILED  Dry run\n          it broke\n          mend it" in text
     assert str(kits["secure"].state) in text
     assert "not checked: nvflare preflight-check" in to_text(kits["poc"], None)
+
+
+@pytest.mark.parametrize("place", ["my kits", "it's $HOME & (1) #2"])
+def test_a_kit_in_an_odd_folder_starts_and_a_second_start_is_an_error(
+    kits: dict[str, Kits], tmp_path: Path, place: str
+) -> None:
+    """FLARE's client is a stand-in that tells its arguments."""
+    kit = tmp_path / place / "north"
+    shutil.copytree(kits["secure"].folder / "north", kit)
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python3"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    start = kit / "startup" / "start.sh"
+    once = subprocess.run([kit / "startup" / "sub_start.sh", "--once"], env=env, capture_output=True, text=True)
+    assert once.returncode == 0
+    assert str(kit) in once.stdout.splitlines()
+    (kit / "daemon_pid.fl").write_text(str(os.getpid()))
+    assert subprocess.run([start], env=env, capture_output=True, check=False).returncode == 1
+
+
+def test_a_kit_in_a_folder_that_cannot_be_on_pythons_path_does_not_start(kits: dict[str, Kits], tmp_path: Path) -> None:
+    kit = tmp_path / "a:b" / "north"
+    shutil.copytree(kits["secure"].folder / "north", kit)
+    done = subprocess.run([kit / "startup" / "start.sh"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert str(kit) in done.stderr

@@ -10,6 +10,7 @@ train_loss 2:   (300 * 1.0 + 100 * 0.6) / 400 = 0.90
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from bundle.events import Event, Follower, read_events
 from bundle.report.model import Score
 from bundle.report.reading import build, read_report
+from bundle.report.wording import embedded_warning
 from custom.metrics import weighted_mean
 from tests.bundle.conftest import job_events, round_event, write_run
 
@@ -214,3 +216,76 @@ def test_a_job_that_ended_early_and_said_why_needs_no_log(tmp_path: Path) -> Non
         "site-1 at train: no such folder",
         "the job ended early: workflow pre_train did not finish",
     ]
+
+
+def lacking(what: str) -> list[Event]:
+    """The events of a job that ended, with something missing."""
+    if what == "a round":
+        rest = [event for event in job_events() if (event["event"], event.get("round")) != ("round", 2)]
+        return [*rest[:-1], round_event(3, (0.5, 0.7), (1.0, 0.6), num_rounds=3), rest[-1]]
+    if what == "the end of the last of two starts":
+        return [*job_events(), *job_events()[:-1]]
+    if what == "its beginning":
+        return job_events()[1:]
+    return [*without("job_ended", "workflow_finished"), {"event": "job_ended", "aborted": True}]
+
+
+@pytest.mark.parametrize("what", ["a round", "the end of the last of two starts", "its beginning", "an abort"])
+def test_a_record_with_a_gap_is_not_completed(what: str) -> None:
+    assert build(lacking(what)).status == "incomplete"
+
+
+@pytest.mark.parametrize(
+    ("workflow", "component", "gone"),
+    [
+        ("controllers.fine_tune.FineTune", "a.B", ""),
+        ("controllers.initialize_global_weights.InitializeGlobalWeights", "a.B", "initialized"),
+        ("a.CrossSiteModelEval", "a.ValidationJsonGenerator", "cross_site_val/cross_val_results.json"),
+    ],
+)
+def test_a_result_that_a_workflow_should_have_left_is_missed(
+    workspace: Path, workflow: str, component: str, gone: str
+) -> None:
+    run = workspace / "server" / "simulate_job"
+    config = {"workflows": [{"path": workflow}], "components": [{"path": component}]}
+    (run / "app_server" / "config").mkdir(parents=True)
+    (run / "app_server" / "config" / "config_fed_server.json").write_text(json.dumps(config))
+    if gone.endswith(".json"):
+        assert read_report(workspace).status == "completed"
+        (run / gone).unlink()
+    elif gone:
+        lines = (run / "progress.jsonl").read_text().splitlines(keepends=True)
+        assert read_report(workspace).status == "completed"
+        (run / "progress.jsonl").write_text("".join(line for line in lines if gone not in line))
+    assert read_report(workspace).status == "incomplete"
+
+
+def test_a_damaged_line_is_a_gap(workspace: Path) -> None:
+    path = workspace / "server" / "simulate_job" / "progress.jsonl"
+    path.write_text(path.read_text().replace('"initialized"', "initialized", 1))
+    report = read_report(workspace)
+    assert report.status == "incomplete"
+    assert "line 2 " in report.errors[-1]
+
+
+def test_a_job_that_records_nothing_says_so(workspace: Path) -> None:
+    run = workspace / "server" / "simulate_job"
+    (run / "progress.jsonl").unlink()
+    assert read_report(workspace).status == "incomplete"
+    (run / "app_server" / "config").mkdir(parents=True)
+    (run / "app_server" / "config" / "config_fed_server.json").write_text('{"workflows": [{"path": "a.FedAvg"}]}')
+    (workspace / "server" / "log.txt").write_text("Round 0 started.\nRound 1 started.\nServer runner finished.\n")
+    report = read_report(workspace)
+    assert (report.status, report.finished) == ("not recorded", False)
+    assert "2 rounds" in report.errors[-1]
+
+
+@pytest.mark.parametrize(("dataset", "asked"), [("digits", True), ("cifar10", False)])
+def test_embedded_data_that_were_asked_for_were_not_missing(workspace: Path, dataset: str, asked: bool) -> None:
+    config = workspace / "server" / "simulate_job" / "app_server" / "config"
+    config.mkdir(parents=True)
+    content = {"components": [{"id": "data", "path": "a.Data", "args": {"dataset": dataset}}]}
+    (config / "config_fed_client.json").write_text(json.dumps(content))
+    report = read_report(workspace)
+    report.dataset = {"dataset": "digits", "embedded": True}
+    assert ("The job asked for it" in embedded_warning(report)) == asked

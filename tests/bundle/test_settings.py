@@ -339,3 +339,42 @@ def test_the_table_of_settings_in_a_job_s_readme_is_true(job: str) -> None:
                 parameter = part.parameters().get(name)
                 value = part.arguments.get(name, parameter.default if parameter else None)
                 assert (not value) if told in WORDS else settings.parse([f"k={told.strip('`')}"])["k"] == value, key
+
+
+@pytest.fixture
+def apps() -> Configs:
+    """An app for the server, and one for each of two sites."""
+    paths = {"app_server": ("server", SERVER), "app_site-1": ("client", CLIENT), "app_site-2": ("client", CLIENT)}
+    return {
+        Path(app, "config", f"config_fed_{side}.json"): copy.deepcopy(config) for app, (side, config) in paths.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "epochs"),
+    [
+        ("local_epochs", [9, 9]),
+        ("train.local_epochs", [9, 9]),
+        ("client.train.local_epochs", [9, 9]),
+        ("site-1.train.local_epochs", [9, 1]),
+        ("app_site-2.local_epochs", [1, 9]),
+        ("site-2.client.train.local_epochs", [1, 9]),
+    ],
+)
+def test_a_key_is_for_all_apps_or_for_one(apps: Configs, key: str, epochs: list[int]) -> None:
+    settings.apply(apps, settings.parse([f"{key}=9"]))
+    _, *clients = apps.values()
+    assert [client["executors"][0]["executor"]["args"]["local_epochs"] for client in clients] == epochs
+
+
+def test_a_component_of_one_app_is_replaced(apps: Configs) -> None:
+    settings.apply(apps, settings.parse(['site-2.data={"path": "b.Data"}']))
+    _, *clients = apps.values()
+    assert [client["components"][0]["path"] for client in clients] == ["a.Data", "b.Data"]
+
+
+def test_an_app_that_is_not_there_is_refused(apps: Configs) -> None:
+    with pytest.raises(BundleError) as caught:
+        settings.apply(apps, settings.parse(["site-3.data.alpha=1"]))
+    assert caught.value.code == "setting-unknown"
+    assert "app_site-2." in str(caught.value)

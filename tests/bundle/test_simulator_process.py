@@ -42,3 +42,14 @@ def test_names_of_sites_that_start_at_once(mend: str, names: int) -> None:
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == f"{names} 3 4"
+
+
+def test_paths_with_blanks_and_quotes_stay_whole() -> None:
+    code = """
+import bundle.simulator_process
+from nvflare.private.fed.app.simulator import simulator_runner
+print(simulator_runner.shlex.split("/a b/python -m x.y -o /it's a #1/ws --logging_config /l (1) --gpu 0", True))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    expected = ["/a b/python", "-m", "x.y", "-o", "/it's a #1/ws", "--logging_config", "/l (1)", "--gpu", "0"]
+    assert done.stdout.strip() == repr(expected)
