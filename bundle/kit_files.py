@@ -45,8 +45,8 @@ ENVIRONMENT = """\
 # Also of use: FLARE_DEVICE, CUDA_VISIBLE_DEVICES, and OMP_NUM_THREADS: its share of the cores of a shared machine.
 TORCH_FORCE_WEIGHTS_ONLY_LOAD=1
 """
-# Of FLARE's startup/*.sh, what is wrong, and what is right: a folder with a blank in its path, and a site that is
-# started twice or cannot start, whose exit code must say so.
+# In FLARE's startup/*.sh, what is wrong and what is right: a path with a blank breaks a command, and a site that runs
+# already or cannot start ends with 0.
 SUB_START = {
     ANCHOR: ANCHOR + START,
     'remove daemon_pid.fl in $WORKSPACE"\n      exit\n': 'remove daemon_pid.fl in $WORKSPACE"\n      exit 1\n',

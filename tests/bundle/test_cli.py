@@ -66,7 +66,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(cli: Cli, workspace: Pa
     report.write_text("old")
     done = cli("report", workspace, "--json", report, preexec_fn=lambda: setrlimit(RLIMIT_FSIZE, (200, 200)))
     assert done.returncode == 2
-    assert done.stderr == f"error: {report}: File too large\n"
+    assert done.stderr == f"error: {report}: File too large [file-unusable]\n"
     assert report.read_text() == "old"
     assert not list(tmp_path.glob(".report*"))
 
