@@ -147,6 +147,8 @@ def origin(continued: Mapping[str, Any]) -> str:
 
 def no_rounds(report: Report) -> str:
     """What to say in the place of a table of rounds."""
+    if report.status == "not recorded":
+        return "rounds are not recorded"
     return "all rounds are in the job that this one continues" if report.continued else "no round was finished"
 
 
