@@ -9,14 +9,13 @@ from pathlib import Path
 from bundle import ROOT
 from bundle.arguments import Component, components
 from bundle.jobs import Job
-from custom.learning.evaluate import PREFIXES
-from custom.metrics import NEGATIVES, POSITIVES, lower_is_better
-from custom.widgets.model_selector import check_direction, unknown_metric
+from custom.metrics import NEGATIVES, POSITIVES, check_direction, lower_is_better, unknown_metric
 
 OURS = "custom.widgets.model_selector.ModelSelector"
 FLARES = "nvflare.app_common.widgets.intime_model_selector.IntimeModelSelector"
 TRAINER = "custom.executors.trainer.Trainer"
 SCORED_BY = ("custom/executors/trainer.py", "custom/learning/evaluate.py", "custom/learning/two_classes.py")
+PREFIX = "val_"
 OF_ALL = ("accuracy", "loss")
 OF_TWO_CLASSES = ("auc", "sensitivity", "specificity")
 DEFAULT = "val_accuracy"
@@ -65,7 +64,7 @@ def _reported(job: Job, parts: list[Component], copy: Path) -> list[str]:
     outputs = {_outputs(model) for model in models} or {None}
     names = [*OF_ALL, *(OF_TWO_CLASSES if outputs & {2, None} else ())]
     counts = (POSITIVES, NEGATIVES) if outputs & {2, None} else ()
-    return [f"{PREFIXES['validation']}{name}" for name in (*names, *counts)]
+    return [f"{PREFIX}{name}" for name in (*names, *counts)]
 
 
 def _is_ours(job: Job, copy: Path, name: str) -> bool:

@@ -24,8 +24,8 @@ from custom import progress
 from custom.checks.update import is_finite_number
 from custom.errors import BundleError
 from custom.keys import SPLIT
-from custom.metrics import is_count, lower_is_better, weighted_mean
-from custom.widgets.model_selector import ModelSelector, check_direction, unknown_metric
+from custom.metrics import check_direction, is_count, lower_is_better, unknown_metric, weighted_mean
+from custom.widgets.model_selector import ModelSelector
 
 
 class ClosingValidation(Controller):

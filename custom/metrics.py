@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from custom.errors import BundleError
+
 POSITIVES, NEGATIVES = "positives", "negatives"
 HIGHER_IS_BETTER = (
     *("accuracy", "acc", "auc", "auroc", "auprc", "sensitivity", "specificity", "precision", "recall", "f1", "dice"),
@@ -43,6 +45,40 @@ def _lower(word: str) -> bool | None:
         if any(word == one or (len(one) >= LONG and word.endswith(one)) for one in known):
             return lower
     return None
+
+
+def check_direction(metric: str, negate: bool | None) -> None:
+    """Compares `negate_key_metric`, as it is set, with what is known of the metric.
+
+    Raises:
+        BundleError: they contradict each other; or it is null, and nothing is known.
+    """
+    lower = lower_is_better(metric)
+    if lower is None and negate is None:
+        problem = f"it is not known whether a high or a low {metric} is good"
+        remedy = "set negate_key_metric: true if low is good, false if high is"
+        raise BundleError(problem, code="setting-value", key="negate_key_metric", remedy=remedy)
+    if negate is not None and lower is not None and bool(negate) != lower:
+        good = "low" if lower else "high"
+        raise BundleError(
+            f"a {good} {metric} is good, so the worst model would be selected",
+            code="setting-value",
+            key="negate_key_metric",
+            expected=str(lower).lower(),
+            got=str(negate).lower(),
+        )
+
+
+def unknown_metric(metric: str, reported: list[str]) -> BundleError:
+    """Of a metric that no site reports."""
+    names = ", ".join(name for name in reported if not is_count(name))
+    return BundleError(
+        "the sites do not report this metric",
+        code="metric-unknown",
+        key="key_metric",
+        got=metric,
+        remedy=f"they report {names}",
+    )
 
 
 def is_count(name: str) -> bool:

@@ -18,7 +18,7 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.widgets.intime_model_selector import IntimeModelSelector
 
 from custom.errors import BundleError
-from custom.metrics import is_count, lower_is_better, weighted_mean
+from custom.metrics import check_direction, lower_is_better, unknown_metric, weighted_mean
 from custom.panic import ends_job
 from custom.widgets.progress_log import numbers
 
@@ -33,6 +33,7 @@ class ModelSelector(IntimeModelSelector):
     """
 
     agrees = ("key_metric",)  # with ProgressLog
+    best_val_metric: float  # FLARE's; negated if a low value is good
 
     def __init__(
         self,
@@ -102,37 +103,3 @@ class ModelSelector(IntimeModelSelector):
         fl_ctx.set_prop(AppConstants.VALIDATION_RESULT, self.best_val_metric, private=True, sticky=False)
         fl_ctx.set_prop(AppConstants.METRICS_SELECTION_INFO, info, private=True, sticky=False)
         self.fire_event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, fl_ctx)
-
-
-def check_direction(metric: str, negate: bool | None) -> None:
-    """Compares `negate_key_metric`, as it is set, with what is known of the metric.
-
-    Raises:
-        BundleError: they contradict each other; or it is null, and nothing is known.
-    """
-    lower = lower_is_better(metric)
-    if lower is None and negate is None:
-        problem = f"it is not known whether a high or a low {metric} is good"
-        remedy = "set negate_key_metric: true if low is good, false if high is"
-        raise BundleError(problem, code="setting-value", key="negate_key_metric", remedy=remedy)
-    if negate is not None and lower is not None and bool(negate) != lower:
-        good = "low" if lower else "high"
-        raise BundleError(
-            f"a {good} {metric} is good, so the worst model would be selected",
-            code="setting-value",
-            key="negate_key_metric",
-            expected=str(lower).lower(),
-            got=str(negate).lower(),
-        )
-
-
-def unknown_metric(metric: str, reported: list[str]) -> BundleError:
-    """Of a metric that no site reports."""
-    names = ", ".join(name for name in reported if not is_count(name))
-    return BundleError(
-        "the sites do not report this metric",
-        code="metric-unknown",
-        key="key_metric",
-        got=metric,
-        remedy=f"they report {names}",
-    )
