@@ -29,6 +29,7 @@ SITES = {
         "dropped": 2,
         "support": [2, 2, 2],
         "query": [4, 4, 4],
+        "unseen": [0, 0, 0],
         "initial_loss": [2.0, 1.0, 1.0],
         "initial_accuracy": [0.5, 0.5, 0.75],
         "personalized_loss": [1.0, 1.0, 1.0],
@@ -38,6 +39,7 @@ SITES = {
         "dropped": 0,
         "support": [2],
         "query": [2],
+        "unseen": [0],
         "initial_loss": [2.0],
         "initial_accuracy": [0.5],
         "personalized_loss": [1.0],
@@ -57,6 +59,9 @@ SUMMARY = {
     },
     "gain": {"mean": 0.125, "std": 0.322749, "standard_error": 0.161374, "p10": -0.175, "p90": 0.425},
     "harmed": 0.25,
+    "query_samples": 14,
+    "unseen_query_samples": 0,
+    "unseen_query_share": 0.0,
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from bundle.events import Event
 from bundle.live import Live
+from bundle.report import held_out
 from bundle.report.gains import histogram
 from bundle.report.held_out import MOST_POINTS
 from bundle.report.html import to_html
@@ -293,3 +294,12 @@ def test_the_summary_is_that_of_the_controller() -> None:
     for when in ("initial", "personalized"):
         for metric in ("accuracy", "loss"):
             assert found[when][metric] == pytest.approx(SUMMARY[when][metric], abs=1e-6)  # type: ignore[index]
+
+
+def test_query_samples_of_classes_without_support_are_said() -> None:
+    report = build(writers_events())
+    assert report.writers is not None
+    summary = report.writers.result["summary"]
+    assert not any("query samples" in note for note in held_out.notes(report, report.writers))
+    summary |= {"unseen_query_samples": 7, "unseen_query_share": 0.5}
+    assert any(note.startswith("7 of 14 query samples (50 %)") for note in held_out.notes(report, report.writers))
