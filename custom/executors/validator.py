@@ -17,6 +17,10 @@ from custom.learning.weights import set_weights
 class Validator(SiteTask):
     """Scores the received model on the test split, or on the one that the task's header `split` names."""
 
+    def try_out(self, site: Site, fl_ctx: FLContext) -> list[str]:
+        """A site may train and have nothing to score the final models on; that is said."""
+        return [] if site.data.size("test") else ["no test samples: this site will not score the final models"]
+
     def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
         """Returns accuracy and loss, with the number of training samples as the site's weight."""
         split = shareable.get_header(SPLIT, "test")

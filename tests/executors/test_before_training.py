@@ -130,7 +130,8 @@ def test_a_site_without_training_samples_takes_part(tmp_path: Path) -> None:
 
 def test_a_site_without_test_samples_trains_and_cannot_fine_tune(tmp_path: Path) -> None:
     change = put("rows", "test", range(0))
-    assert start(own(tmp_path / "a", change), Trainer(), Validator()).get_return_code() == ReturnCode.OK
+    reply = from_shareable(start(own(tmp_path / "a", change), Trainer(), Validator()))
+    assert reply.get_meta_prop(NOTES) == ["no test samples: this site will not score the final models"]
     message = refusal(start(own(tmp_path / "b", change), Trainer(), FineTuner()))
     assert message.startswith("site-2 test split:")
     assert message.endswith("[data-too-small]")
