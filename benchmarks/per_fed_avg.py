@@ -11,7 +11,6 @@ writers are scored, and differences are paired by writer. Runs that FILE has are
 from __future__ import annotations
 
 import argparse
-import gzip
 import itertools
 import json
 import math
@@ -41,26 +40,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 LEAF_FOLDERS = {"unipen62": ["dataset=femnist", "num_classes=62"]}  # LEAF's layout, under a name of its own
 MODELS = {"cifar10": {"path": "custom.models.lenet.LeNet", "args": {"num_classes": 10}}}
-
-
-def by_sample(source: Path, out: Path) -> None:
-    """LEAF files divided by user, as `-t user` makes them, written as `-t sample` does, which the job reads.
-
-    Which sample goes where has no meaning: the job puts each writer's together again.
-    """
-    for split in ("train", "test"):
-        (out / split).mkdir(parents=True)
-    for path in sorted(source.glob("*/*.json.gz")):
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            content = json.load(file)
-        for split, part in (("train", slice(1, None)), ("test", slice(0, 1))):
-            data = {
-                user: {name: values[part] for name, values in samples.items()}
-                for user, samples in content["user_data"].items()
-            }
-            sizes = [len(data[user]["y"]) for user in content["users"]]
-            shard = {"users": content["users"], "num_samples": sizes, "user_data": data}
-            (out / split / path.name.removesuffix(".gz")).write_text(json.dumps(shard))
 
 
 def put_components(job: Path, components: dict[str, dict[str, Any]]) -> None:
@@ -138,9 +117,8 @@ def main() -> None:
     done = {(run["seed"], run["epochs"], run["writers"]) for run in runs}
     wanted = set(itertools.product(args.seeds, args.epochs, args.writers))
     with tempfile.TemporaryDirectory() as name:
-        if args.dataset in LEAF_FOLDERS:  # the job looks for a folder named femnist
-            by_sample(Path(os.environ["FLARE_DATA_ROOT"], args.dataset, "data"), Path(name, "femnist", "data"))
-            os.environ["FLARE_DATA_ROOT"] = name
+        if args.dataset in LEAF_FOLDERS:
+            os.environ["FLARE_DATA_ROOT"] = str(Path(os.environ["FLARE_DATA_ROOT"], args.dataset).absolute())
         for seed, epochs, writers in sorted(wanted - done):
             rows = cell(epochs, writers, seed, args, Path(name))
             runs.append({"epochs": epochs, "writers": writers, "seed": seed, "variants": rows})

@@ -25,6 +25,7 @@ from custom.checks.update import is_finite_number
 from custom.errors import BundleError
 from custom.keys import SPLIT
 from custom.metrics import check_direction, is_count, lower_is_better, unknown_metric, weighted_mean
+from custom.panic import ends_job
 from custom.widgets.model_selector import ModelSelector
 
 
@@ -50,16 +51,14 @@ class ClosingValidation(Controller):
         """Raises BundleError if a setting is out of range."""
         check_seconds(1, timeout_s=self.timeout_s)
 
+    @ends_job
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Ends a job at its start whose FLARE selector would take the worst model for the best."""
         super().handle_event(event_type, fl_ctx)
         if event_type == EventType.START_RUN:
             selector = fl_ctx.get_engine().get_component(self.selector_id)
-            try:
-                if isinstance(selector, IntimeModelSelector) and lower_is_better(selector.key_metric) is not None:
-                    check_direction(selector.key_metric, selector.negate_key_metric)
-            except BundleError as error:
-                self.system_panic(error.coded(), fl_ctx)
+            if isinstance(selector, IntimeModelSelector) and lower_is_better(selector.key_metric) is not None:
+                check_direction(selector.key_metric, selector.negate_key_metric)
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """There must be something to score, and something to compare with."""

@@ -119,7 +119,7 @@ def careless(call: ast.Call) -> str:
         "weights_only": name == "torch.load" and given.get("weights_only") != "True",
         "allow_pickle": name == "np.load" and given.get("allow_pickle") != "False",
         "shell": "shell" in given,
-        "trust_remote_code": "trust_remote_code" in given,
+        "trust_remote_code": given.get("trust_remote_code", "False") != "False",
         "filter": name.endswith(".extractall") and "tar" in name and given.get("filter") != "'data'",
         "never": name in CARELESS,
     }

@@ -43,7 +43,7 @@ def ended(folder: Path, job: str, workflow: str, last_round: int, started: tuple
         save_atomically({"model": to_tensors(MODEL)}, folder / "app_server" / name)
     (folder / "app_server" / ".FL_global_model.pt.1a.tmp").write_bytes(b"cut")
     (folder / "app_server" / "config" / "__nvfl_sig.json").write_text("{}")
-    append(folder, "job_started", job=job, sites=["site-2", "site-1"], workflows=[])
+    append(folder, "job_started", job=job, sites=["site-2", "site-1"], workflows=list(started))
     for name in started:
         append(folder, "workflow_started", workflow=name)
     append(folder, "best", round=1, metric="val_accuracy", value=0.75)
@@ -149,8 +149,15 @@ def test_what_makes_a_continuation_impossible_is_named(tmp_path: Path) -> None:
     file.write_bytes(content)
     save_atomically({"model": to_tensors({"w": np.zeros(3, np.float32)})}, folder / "app_server" / "FL_global_model.pt")
     assert "w: the checkpoint is of another model than FL_global_model.pt" in refused()
-    append(folder, "round", round=4, num_rounds=4, task="train", seconds=1.0, sites={"site-1": {}, "site-2": {}})
+    append(folder, "initialized", method="first")
+    for number in (2, 3, 4):
+        sites: dict[str, Any] = {"site-1": {}, "site-2": {}}
+        append(folder, "round", round=number, num_rounds=4, task="train", seconds=1.0, sites=sites)
+    for name in ("pre_train", "scatter_and_gather"):
+        append(folder, "workflow_finished", workflow=name)
     append(folder, "job_ended")
+    (folder / "cross_site_val").mkdir()
+    (folder / "cross_site_val" / "cross_val_results.json").write_text("{}")
     assert f"job {JOB_ID}: is completed: there is nothing to continue" in refused()
 
 

@@ -39,6 +39,7 @@ def test_a_misspelt_site_does_not_train_on_embedded_data(monkeypatch: pytest.Mon
 
 def test_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLARE_ON_MISSING", raising=False)
+    monkeypatch.delenv("FLARE_DATA_ROOT", raising=False)
     assert or_embedded(unavailable, lambda: "embedded", "embedded", "DIGITS") == "embedded"
     monkeypatch.setenv("FLARE_ON_MISSING", "error")
     with pytest.raises(Unavailable, match="not there"):

@@ -225,6 +225,8 @@ def test_headlines_can_be_learnt_but_not_by_heart():
 
 def test_without_a_network_the_headlines_are_named_loudly(monkeypatch, tmp_path, caplog):
     asked = cut_network(monkeypatch, tmp_path)
+    monkeypatch.delenv("FLARE_DATA_ROOT")
+    monkeypatch.setenv("HOME", str(tmp_path))
     with caplog.at_level(logging.WARNING):
         data = TextData().site("site-1", ROSTER, 0)
     assert asked == ["google-bert/bert-base-cased"]

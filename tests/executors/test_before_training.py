@@ -25,7 +25,7 @@ from custom.executors.personalizer import Personalizer
 from custom.executors.site_task import SiteTask
 from custom.executors.trainer import Trainer
 from custom.executors.validator import Validator
-from custom.keys import NOTES
+from custom.keys import WARNINGS
 from custom.learning.fed_avg import FedAvg
 from custom.learning.personalize import Personalization
 from custom.learning.reptile import Reptile
@@ -94,7 +94,7 @@ def test_the_first_round_is_that_of_a_job_without_the_check(tmp_path: Path) -> N
         if name == "with":
             reply = from_shareable(start(engine, trainer, FineTuner(train_only="0.2", proximal=0.1), Validator()))
             assert all(np.array_equal(reply.data[key], weights[key]) for key in weights)
-            assert reply.get_meta_prop(NOTES) == []
+            assert reply.get_meta_prop(WARNINGS) == []
         torch.rand(5) if name == "without" else None
         updates.append(from_shareable(execute(engine, trainer, "train", model_message(weights))).data)
     assert all(np.array_equal(updates[0][key], updates[1][key]) for key in updates[0])
@@ -131,7 +131,7 @@ def test_a_site_without_training_samples_takes_part(tmp_path: Path) -> None:
 def test_a_site_without_test_samples_trains_and_cannot_fine_tune(tmp_path: Path) -> None:
     change = put("rows", "test", range(0))
     reply = from_shareable(start(own(tmp_path / "a", change), Trainer(), Validator()))
-    assert reply.get_meta_prop(NOTES) == ["no test samples: this site will not score the final models"]
+    assert reply.get_meta_prop(WARNINGS) == ["no test samples: this site will not score the final models"]
     message = refusal(start(own(tmp_path / "b", change), Trainer(), FineTuner()))
     assert message.startswith("site-2 test split:")
     assert message.endswith("[data-too-small]")
@@ -142,8 +142,10 @@ def test_batch_norm_and_a_last_batch_of_one(tmp_path: Path) -> None:
     engine, trainer = own(tmp_path, put("rows", "train", range(385)), norm()), Trainer()
     tuner = FineTuner(fine_tune_epochs=1, local_only=True)
     reply = from_shareable(start(engine, trainer, tuner))
-    assert [note for note in reply.get_meta_prop(NOTES) if "384 of 385 samples" in note] == reply.get_meta_prop(NOTES)
-    assert len(reply.get_meta_prop(NOTES)) == 2  # of training and of fine-tuning
+    assert [note for note in reply.get_meta_prop(WARNINGS) if "384 of 385 samples" in note] == reply.get_meta_prop(
+        WARNINGS
+    )
+    assert len(reply.get_meta_prop(WARNINGS)) == 2  # of training and of fine-tuning
     update = from_shareable(execute(engine, trainer, "train", model_message(reply.data)))
     assert np.isfinite(update.data["0.weight"]).all()
     scores = from_shareable(execute(engine, tuner, "fine_tune", model_message(reply.data))).data
@@ -207,7 +209,7 @@ def test_bfloat16_trains_and_is_said(tmp_path: Path) -> None:
     torch.manual_seed(0)
     engine, trainer = own(tmp_path, model=Half(20, 3).bfloat16()), Trainer(local_lr=0.5)
     reply = from_shareable(start(engine, trainer))
-    assert reply.get_meta_prop(NOTES) == ["bfloat16 weights travel as float32"]
+    assert reply.get_meta_prop(WARNINGS) == ["bfloat16 weights travel as float32"]
     received = {key: value + np.float32(1e-5) for key, value in reply.data.items()}
     update = from_shareable(execute(engine, trainer, "train", model_message(received))).data
     assert update["weight"].dtype == np.float32
