@@ -92,7 +92,9 @@ def cell(epochs: int, writers: int, seed: int, args: argparse.Namespace, folder:
         started = time.monotonic()
         branch = ["eval_every=0", "fed_avg.num_rounds=0", f"meta_train.num_rounds={args.meta_rounds}"]
         start = f"initial_model={checkpoint}"
-        workspace = run(f"{name}-{variant}", [*settings, *branch, start], {"meta": component}, args, folder)
+        # In FedAvg a writer weighs as many as its samples, and in meta-learning 1.
+        weights = ["check_update.writers_weigh_one=[]"] if variant == "fed_avg" else []
+        workspace = run(f"{name}-{variant}", [*settings, *branch, start, *weights], {"meta": component}, args, folder)
         rows[variant] = row(workspace, fed_avg, started)
     return rows
 
