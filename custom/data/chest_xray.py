@@ -24,10 +24,12 @@ from custom.data.xray_files import SPLITS, XrayFile, list_files
 from custom.data.xrays import CLASSES, Xrays
 from custom.errors import BundleError
 
-RULES = 2  # another number where images are read in another way: what was converted before is not used then
+RULES = 3  # another number where images are read in another way: what was converted before is not used then
 MOST_NAMED = 5
 LONGEST_SUFFIX = 6
 LARGEST_PATIENT = 20  # images; more, in one folder, are looked at
+DARKER = 4  # bits: an image that needs so many fewer than the others becomes 16 times as dark
+MOST_DARK = 0.05  # the share of such images that is nothing unusual
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +121,7 @@ def _check_splits(folder: Path, are_test: Sequence[bool], left_out: Counter[str]
                 key=str(folder),
                 expected=f"images of chest X-rays in {split}/{' or '.join(CLASSES)}",
                 got=seen or "no file there",
-                remedy="put the images there",
+                remedy="put images there that can be read; folders of patients in train need other names than in test",
             )
 
 
@@ -145,10 +147,11 @@ def _warnings(good: Sequence[tuple[XrayFile, Grey]], bits: int) -> list[str]:
             "of one patient may be on both sides of a split"
         )
     deep = Counter(depth_of(image.peak) for _, image in good if image.peak)
-    if deep and 2 * deep[bits] < deep.total() and bits > min(deep):
+    dark = sum(count for depth, count in deep.items() if depth <= bits - DARKER)
+    if deep and bits > min(deep) and (2 * deep[bits] < deep.total() or dark > MOST_DARK * deep.total()):
         found.append(
             f"{deep[bits]:,} of {deep.total():,} images above 8 bits need {bits} bits, and all are scaled alike: "
-            "the others, which need fewer, become dark; scale or remove those few"
+            "the others, which need fewer, become dark; write all with one bit depth, or remove those that differ"
         )
     return found
 

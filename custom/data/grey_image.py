@@ -75,7 +75,7 @@ def _read(image: Image.Image, side: int) -> Grey | str:
     high = image.mode.startswith("I")
     kind = {
         "format": "JPEG" if image.format == "MPO" else str(image.format),
-        "bit depth": "more than 8 bits" if high else "8 bits",
+        "bit depth": "8 bits",
         "colour": "grey" if high or image.mode in ("L", "LA", "1") else "colour",
         "size": f"{image.width} x {image.height}",
     }
@@ -101,6 +101,7 @@ def _read_high(image: Image.Image, side: int, kind: dict[str, str]) -> Grey | st
     gone = values == image.info.get("transparency", -1)  # a PNG file may name one value
     values[gone] = 0
     small = np.asarray(ImageOps.fit(Image.fromarray(values), (side, side), Image.Resampling.BICUBIC))
+    kind["bit depth"] = f"{depth_of(peak)} bits used of more than 8"  # 12 and 16 bits may lie in files of one kind
     return Grey(np.rint(small.clip(0, 2 ** DEPTHS[-1] - 1)).astype(np.uint16), peak, kind, bool(gone.any()))
 
 

@@ -94,5 +94,14 @@ def _load(folder: Path) -> Converted:
 
 def _key(files: Sequence[Path]) -> str:
     """Changes when a file does."""
-    facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    facts = [(str(path), *_state(path)) for path in files]
     return hashlib.sha256(json.dumps([VERSION, facts]).encode()).hexdigest()[:16]
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time; a link that leads nowhere has none, and is for `convert` to count."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns

@@ -47,7 +47,17 @@ class Site:
 @lru_cache(maxsize=1)
 def _site_data(component: DataComponent, name: str, roster: tuple[str, ...], seed: int) -> SiteData:
     """One copy of the data in a process, however many executors use it."""
-    return component.site(name, roster, seed)
+    try:
+        return component.site(name, roster, seed)
+    except OSError as error:
+        raise BundleError(
+            "the site's data cannot be read",
+            code="file-unusable",
+            site=name,
+            key=str(error.filename or ""),
+            got=error.strerror or str(error),
+            remedy="give the user that runs this site the right to read it",
+        ) from error
 
 
 class SiteTask(Executor):

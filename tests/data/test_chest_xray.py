@@ -72,6 +72,29 @@ def test_a_class_of_another_bit_depth_is_warned_of(tmp_path: Path) -> None:
     assert [warning.split()[5] for warning in data.warnings] == ["train", "test"]
 
 
+def test_classes_that_use_other_bits_of_like_files_are_warned_of(tmp_path: Path) -> None:
+    """12 bits in 16-bit files become 16 times as dark as 16 bits beside them: brightness would tell the class."""
+    data = read(write(tmp_path / "x", bits=lambda split, of_class, number: 16 if of_class == "PNEUMONIA" else 12))
+    assert [warning.split()[5] for warning in data.warnings if warning.startswith("the bit depth")] == ["train", "test"]
+    assert len(data.warnings) == 3
+    assert data.warnings[-1].startswith("12 of 24 ")
+
+
+def test_some_images_that_become_dark_are_warned_of(tmp_path: Path) -> None:
+    """A third of 12 bits among 16, alike in both classes; 14 bits among 16 is what darker pictures need."""
+    data = read(write(tmp_path / "x", bits=lambda split, of_class, number: 12 if number < 2 else 16))
+    assert ["16 of 24" in warning for warning in data.warnings] == [True]
+    assert read(write(tmp_path / "y", bits=lambda split, of_class, number: 14 if number < 2 else 16)).warnings == []
+
+
+def test_a_link_that_leads_nowhere_is_counted(tmp_path: Path) -> None:
+    folder = write(tmp_path / "x")
+    (folder / "train/NORMAL/moved.png").symlink_to(tmp_path / "unmounted.png")
+    data = read(folder)
+    assert len(data.images) == 24
+    assert data.left_out == {"images that cannot be read in train/NORMAL": 1}
+
+
 @pytest.mark.parametrize(
     ("normal", "ill", "found"),
     [

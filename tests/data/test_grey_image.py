@@ -54,7 +54,8 @@ def test_grey_of_many_bits_is_scaled_by_the_real_depth(tmp_path: Path, bits: int
     values[0, 0] = 2**bits - 1
     read = saved(tmp_path / "x", Image.fromarray(values), kind)
     assert isinstance(read, Grey)
-    assert (read.pixels.dtype, read.peak, read.kind["bit depth"]) == (np.uint16, 2**bits - 1, "more than 8 bits")
+    kind = f"{bits} bits used of more than 8"
+    assert (read.pixels.dtype, read.peak, read.kind["bit depth"]) == (np.uint16, 2**bits - 1, kind)
     assert depth_of(read.peak) == bits
     scaled = to_bytes(read.pixels, bits)
     assert scaled[0, 0] == 255
