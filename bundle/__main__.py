@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bundle import missing_packages
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 from custom.progress import write_atomically
 
@@ -325,13 +326,13 @@ def _check_file(path: Path | None) -> None:
             key=str(path),
             remedy="give the file to write; only `report --json -` prints",
         )
-    if path and path.expanduser().is_dir():
+    if path and without_tilde(path).is_dir():
         raise BundleError("is a folder", code="output-unusable", key=str(path), remedy="give the file to write")
 
 
 def _write(path: Path, text: str) -> None:
     """Writes the whole file or leaves what was there; what is no file, such as a pipe, gets the text as it is."""
-    path = path.expanduser()
+    path = without_tilde(path)
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")
         return

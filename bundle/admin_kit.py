@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 
 PROJECT_ADMIN = "project_admin"
@@ -82,7 +83,7 @@ def read_kit(path: Path) -> Kit:
     Raises:
         BundleError: it is no admin's kit, is not whole, or its certificate is not good now.
     """
-    folder = _kit_folder(path.expanduser())
+    folder = _kit_folder(without_tilde(path))
     startup = folder / "startup"
     admin = _admin_config(startup / ADMIN)
     files = {name: startup / admin[name] for name in ("client_cert", "client_key", "ca_cert")}

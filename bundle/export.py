@@ -16,6 +16,7 @@ from bundle.initial_model import is_initial_model, put_initial_model
 from bundle.jobs import Job, read_job
 from bundle.link import TEXT_LINK_REMEDY, is_text_link
 from bundle.selection import check_selection
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".DS_Store", ".ipynb_checkpoints")
@@ -33,7 +34,7 @@ def export(name_or_path: str, out: Path, assignments: Sequence[str] = (), code: 
     Raises:
         BundleError: the job, its links, a setting or `out` is not as it must be. `out` is then as it was.
     """
-    out = out.expanduser().absolute()
+    out = without_tilde(out).absolute()
     values = settings.parse(assignments)
     job = read_job(name_or_path)
     _check_out(out, job.folder)

@@ -11,6 +11,7 @@ from typing import Any
 from bundle.poc import poc_workspace
 from bundle.report.locate import Run, find_run, opened
 from bundle.settings import find
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 
 INITIAL_MODEL = "initial_model"  # the argument
@@ -66,7 +67,7 @@ def _workflow(app_configs: dict[Path, dict[str, Any]]) -> tuple[Path, dict[str, 
 
 def _copy(source: str, copy: Path) -> None:
     """Copies `source` itself if it is a file, else the final global model of the job that it names."""
-    path = Path(source).expanduser()
+    path = without_tilde(source)
     if path.is_file():
         shutil.copyfile(path, copy)
         return

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle import ROOT
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 
 JOBS = ROOT / "jobs"
@@ -62,7 +63,7 @@ def find_job(name_or_path: str) -> Path:
     Raises:
         BundleError: there is no such job; the message lists those there are.
     """
-    path = Path(name_or_path).expanduser()
+    path = without_tilde(name_or_path)
     if "/" not in name_or_path and (JOBS / name_or_path / "meta.json").is_file():
         return JOBS / name_or_path
     if (path / "meta.json").is_file():

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 
 VARIABLE = "NVFLARE_POC_WORKSPACE"
@@ -20,10 +21,10 @@ def poc_workspace() -> tuple[Path, str]:
         BundleError: FLARE's configuration cannot be read.
     """
     if set_here := os.environ.get(VARIABLE, "").strip():
-        return Path(set_here).expanduser(), VARIABLE
-    config = Path.home() / ".nvflare" / "config.conf"
+        return without_tilde(set_here), VARIABLE
+    config = without_tilde("~/.nvflare", f"set HOME, or {VARIABLE}") / "config.conf"
     if configured := _configured(config):
-        return Path(configured).expanduser(), str(config)
+        return without_tilde(configured), str(config)
     return Path(DEFAULT), f"the default; {VARIABLE} is not set"
 
 

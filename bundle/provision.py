@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bundle.export import check_new
 from bundle.templates import PROJECT, Wanted, fill_in, find_template
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 from custom.progress import write_atomically
 
@@ -56,7 +57,7 @@ def provision(name_or_path: str, out: Path, wanted: Wanted) -> Kits:
         BundleError: the template, a name, the port or `out` is not as it must be, or FLARE refuses the project. `out`
             is then as it was.
     """
-    out = out.expanduser().absolute()
+    out = without_tilde(out).absolute()
     if unfit := [character for character in str(out) if character == ":" or not character.isprintable()]:
         raise BundleError(
             f"a kit cannot lie in a folder with {unfit[0]!r} in its path: FLARE's start scripts could not find it",
@@ -85,7 +86,7 @@ def renew(out: Path) -> Kits:
     Raises:
         BundleError: `out` was not provisioned, or FLARE refuses the project; the state is then as it was.
     """
-    out = out.expanduser().absolute()
+    out = without_tilde(out).absolute()
     states = sorted(out.glob("*/state/cert.json"))
     if not (out / PROJECT).is_file() or len(states) != 1:
         raise BundleError(

@@ -15,6 +15,7 @@ from bundle.report.locate import SIMULATED, find_run
 from bundle.report.model import Report
 from bundle.run import check_workspace, run_exported
 from bundle.simulator import runs_in
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 
 
@@ -37,14 +38,14 @@ def resume_in_simulator(job_id: str, workspace: Path, out: Path | None, threads:
         )
     if out:
         check_workspace(out)
-    if runs_in(workspace.expanduser()):
+    if runs_in(without_tilde(workspace)):
         raise BundleError(
             "a simulator still runs in it", code="job-state", key=f"-w {workspace}", remedy="stop it first, or wait"
         )
     with tempfile.TemporaryDirectory(prefix="flare-bundle-") as temporary:
         ended = read_ended_early(run, Path(temporary, "unpacked"))
         print(_where_it_goes_on(ended))
-        sites = workspace.expanduser().absolute()
+        sites = without_tilde(workspace).absolute()
         job = make_continuation(ended, Path(temporary, str(ended.meta["name"])), sites)
         return run_exported(job, len(ended.sites), threads, out)
 
@@ -58,10 +59,10 @@ def resume_at_server(job_id: str, server_kit: Path, kit: Path | None, say: Calla
     Raises:
         BundleError: there is nothing to continue, not enough to go on, or FLARE does not take it.
     """
-    if not (server_kit.expanduser() / "startup" / "fed_server.json").is_file():
+    if not (without_tilde(server_kit) / "startup" / "fed_server.json").is_file():
         raise BundleError("is no server's startup kit", code="kit-unusable", key=f"--server-kit {server_kit}")
     run = find_run(server_kit, job_id)
-    admin = find_admin_kit(server_kit.expanduser().absolute(), kit)
+    admin = find_admin_kit(without_tilde(server_kit).absolute(), kit)
     with tempfile.TemporaryDirectory(prefix="flare-bundle-") as temporary:
         ended = read_ended_early(run, Path(temporary, "unpacked"))
         job = make_continuation(ended, Path(temporary, str(ended.meta["name"])))

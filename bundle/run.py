@@ -20,6 +20,7 @@ from bundle.report.model import Report
 from bundle.report.reading import read_run
 from bundle.report.text import to_text
 from bundle.simulator import Simulator
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 from custom.progress import FILE_NAME
 
@@ -123,7 +124,7 @@ def check_workspace(workspace: Path, new: bool = True) -> Path:
     Raises:
         BundleError: it is in use, or FLARE could not use it.
     """
-    workspace = workspace.expanduser().absolute()
+    workspace = without_tilde(workspace).absolute()
     if new and workspace.exists() and (not workspace.is_dir() or any(workspace.iterdir())):
         held = "holds an earlier run" if (workspace / "server").is_dir() else "exists and is not empty"
         raise BundleError(

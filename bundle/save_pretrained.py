@@ -16,6 +16,7 @@ from bundle.jobs import read_json
 from bundle.report.locate import Run, find_run, opened
 from bundle.report.model import Report
 from bundle.report.reading import read_report
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def save_pretrained(workspace: Path, out: Path, job_id: str = "", *, best: bool 
         BundleError: there is no such job, it trains another model, it has left none, its weights do not fit, or `out`
             is not as it must be. `out` is then as it was.
     """
-    out = out.expanduser().absolute()
+    out = without_tilde(out).absolute()
     check_new(out)
     run = find_run(workspace, job_id)
     wanted = BEST_MODEL if best else GLOBAL_MODEL

@@ -33,6 +33,7 @@ from bundle.sweep_plot import to_html, write_png
 from bundle.sweep_results import Result, choose_metric, load
 from bundle.sweep_running import Size, run_all
 from bundle.sweep_table import group, ranked, to_csv, to_json, to_text
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 from custom.progress import write_atomically
 
@@ -75,7 +76,7 @@ def sweep(asked: Asked) -> list[Result] | None:
     Raises:
         BundleError: a point, or `out`, is not as it must be; nothing has run then. Or no point has the metric.
     """
-    fixed, out = settings.parse(asked.assignments), asked.out.expanduser().absolute()
+    fixed, out = settings.parse(asked.assignments), without_tilde(asked.out).absolute()
     grid = points(asked.grid, fixed)
     size = _size(asked)
     facts = {"job": read_job(asked.job).name, "sites": asked.sites, "settings": fixed}

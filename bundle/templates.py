@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 
 from bundle import ROOT
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 
 TEMPLATES = ROOT / "workspace_templates"
@@ -88,7 +89,7 @@ def find_template(name_or_path: str) -> Path:
     Raises:
         BundleError: there is no such template.
     """
-    for folder in ([] if "/" in name_or_path else [TEMPLATES / name_or_path]) + [Path(name_or_path).expanduser()]:
+    for folder in ([] if "/" in name_or_path else [TEMPLATES / name_or_path]) + [without_tilde(name_or_path)]:
         if (folder / PROJECT).is_file():
             return folder.resolve()
     names = ", ".join(sorted(path.parent.name for path in TEMPLATES.glob(f"*/{PROJECT}")))

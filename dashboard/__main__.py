@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 from dashboard import passwords
 from dashboard.serving import DEFAULT_PORT, Address, port_number
@@ -69,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _set_password(path: Path) -> int:
-    path = path.expanduser()
+    path = without_tilde(path)
     if sys.stdin.isatty():
         password = getpass.getpass(f"New password ({passwords.SHORTEST} characters or more): ")
         if getpass.getpass("The same again: ") != password:
@@ -88,10 +89,10 @@ def _serve(options: argparse.Namespace) -> int:
 
     address = Address(options.host, options.port, options.tls_cert, options.tls_key)
     address.check()
-    kit = read_kit(options.kit.expanduser())
-    password = options.password_file.expanduser()
+    kit = read_kit(without_tilde(options.kit))
+    password = without_tilde(options.password_file)
     _make_password(password, address)
-    cache = options.cache.expanduser()
+    cache = without_tilde(options.cache)
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     from dashboard.app import serve  # slow to import, and a wrong option should be told at once
 

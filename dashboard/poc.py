@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +34,7 @@ class Poc:
     """
 
     def __init__(self, folder: Path, sites: int) -> None:
-        self.folder = folder.expanduser().resolve()
+        self.folder = without_tilde(folder).resolve()
         self.sites = sites
         self.workspace = self.folder / "poc"
         self.log = self.folder / "poc.log"
@@ -58,7 +59,7 @@ class Poc:
         (self.folder / "home").mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)  # it holds every key of the system
         (self.folder / "empty").mkdir(exist_ok=True)  # `custom` must not be importable where FLARE starts
-        downloads = Path("~/.cache").expanduser()  # data sets that are there already are not downloaded again
+        downloads = without_tilde("~/.cache")  # data sets that are there already are not downloaded again
         downloads.mkdir(exist_ok=True)
         if not (linked := self.folder / "home" / ".cache").exists():
             linked.symlink_to(downloads)

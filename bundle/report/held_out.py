@@ -90,7 +90,9 @@ def notes(report: Report, writers: Writers) -> list[str]:
         found.append(
             f"updates of writers dropped in training because they were not finite: {dropped}, in {rounds} rounds"
         )
-    if skipped := sorted({counts["skipped_writers"] for counts in _counts(report) if counts.get("skipped_writers")}):
+    # Of a site that tells what it left out by reason, these are among it.
+    told = [counts for site, counts in report.samples.items() if not report.left_out.get(site)]
+    if skipped := sorted({counts["skipped_writers"] for counts in told if counts.get("skipped_writers")}):
         # Sites that share a data set all count the same writers, so a sum would be wrong.
         some = f"{skipped[0]} to {skipped[-1]}" if len(skipped) > 1 else str(skipped[0])
         found.append(f"writers left out for having too few samples: {some} of the data set that each site reads")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 from custom.progress import FILE_NAME
 
@@ -61,7 +62,7 @@ def find_run(path: Path, job_id: str = "") -> Run:
     Raises:
         BundleError: nothing of that kind is there; the message says what was looked for.
     """
-    path = path.expanduser()
+    path = without_tilde(path)
     if not path.is_dir():
         raise BundleError(
             "no such folder",

@@ -7,7 +7,6 @@ Zhang, Zhao and LeCun 2015, https://arxiv.org/abs/1509.01626. Addresses and chec
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,8 +24,6 @@ TARGET = "ag_news/ag_news_csv"
 MD5 = {"train.csv": "b1a00f826fdfbd249f79597b59e1dc12", "test.csv": "d52ea96a97a2d943681189a97654912d"}
 URL = "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv"
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Texts:
@@ -38,12 +35,13 @@ class Texts:
 
 @dataclass(frozen=True)
 class TextSource:
-    """The official splits `train` and `test` of a data set, and how many rows were not used, by reason."""
+    """The official splits `train` and `test` of a data set, how many rows were not used, by reason, and warnings."""
 
     name: str
     embedded: bool
     splits: dict[str, Texts]
     left_out: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def digest(self) -> str:
         """Tells one content from another: 12 hexadecimal digits."""
@@ -86,9 +84,11 @@ def open_ag_news(root: Path) -> TextSource:
     left_out: Counter[str] = Counter()
     for rows in files.values():
         left_out.update(rows.left_out)
-    if repeated := len(set(splits["train"].texts) & set(splits["test"].texts)):
-        logger.warning("%s: %d texts are in train.csv and in test.csv: scores are too good by them", folder, repeated)
-    return TextSource("AG News", False, splits, dict(left_out))
+    warnings = [warning for rows in files.values() for warning in rows.warnings]
+    if repeated := len(set(splits["train"].texts) & set(tested := splits["test"].texts)):
+        some = f"texts of test.csv that are also in train.csv: {repeated:,} of {len(tested):,}"
+        warnings.append(f"{some}; scores are too good by them")
+    return TextSource("AG News", False, splits, dict(left_out), warnings)
 
 
 def read_csv(path: Path) -> tuple[Texts, dict[str, int]]:
@@ -121,11 +121,12 @@ def first_label(files: Sequence[NewsRows]) -> int:
         return 0
     if not numbered or has_last or any(rows.from_one or _has_published_names(rows.path) for rows in numbered):
         return 1
+    numbers = {label for rows in numbered for label in rows.labels.tolist() if label >= 0}
     raise bad_row(
         numbered[0].path,
         None,
         f"labels that tell whether they begin with 0 or 1: a 0, or a {len(CLASSES)}",
-        f"only {', '.join(map(str, np.unique(np.concatenate([rows.labels for rows in numbered]))))}",
+        f"only {', '.join(map(str, sorted(numbers)))}",
         f"write {', '.join(CLASSES)} in place of numbers; or, if 1 is {CLASSES[0]}, name the column Class Index",
     )
 

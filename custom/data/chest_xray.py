@@ -19,6 +19,7 @@ import numpy as np
 
 from custom.data.format_by_class import warnings_of
 from custom.data.grey_image import NO_IMAGE, Grey, depth_of, read_grey, to_bytes
+from custom.data.remarks import left_out_line
 from custom.data.writer_cache import open_converted, save
 from custom.data.xray_files import SPLITS, XrayFile, list_files
 from custom.data.xrays import CLASSES, Xrays
@@ -107,14 +108,14 @@ def _name_some(paths: Sequence[Path]) -> None:
     """In the site's own log alone: names of files may be those of patients."""
     if paths:
         some = ", ".join(map(str, paths[:MOST_NAMED])) + (" ..." if len(paths) > MOST_NAMED else "")
-        logger.warning("%d files are not read: %s", len(paths), some)
+        logger.warning("files that are not read, %d in all: %s", len(paths), some)
 
 
 def _check_splits(folder: Path, are_test: Sequence[bool], left_out: Counter[str]) -> None:
     """Both splits have images."""
     for split in SPLITS:
         if (split == "test") not in are_test:
-            seen = "; ".join(f"{count} {reason}" for reason, count in left_out.items() if split in reason)
+            seen = left_out_line({reason: count for reason, count in left_out.items() if split in reason})
             raise BundleError(
                 f"no image of {split} can be used",
                 code="data-missing",
@@ -160,7 +161,8 @@ def _notes(images: Sequence[Grey], bits: int) -> list[str]:
     """How the images were read, where that is not plain."""
     deep, clear = sum(image.peak > 0 for image in images), sum(image.transparent for image in images)
     notes = [f"{deep:,} of {len(images):,} images have more than 8 bits a pixel, scaled from {bits} bits to 8"]
-    return notes * bool(deep) + [f"transparent pixels of {clear:,} images are read as black"] * bool(clear)
+    transparent = f"transparent pixels are read as black, in {clear:,} of {len(images):,} images"
+    return notes * bool(deep) + [transparent] * bool(clear)
 
 
 def _save_images(path: Path, images: list[Grey], side: int, bits: int) -> None:

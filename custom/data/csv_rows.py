@@ -78,6 +78,8 @@ def bad_row(path: Path, line: int | None, expected: str, got: object, remedy: st
 def _text(path: Path) -> str:
     try:
         content = path.read_bytes()
+    except PermissionError:
+        raise
     except OSError as error:
         raise bad_row(
             path, None, "train.csv and test.csv in one folder", error.strerror, "copy the file there"

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import http.client
 import logging
 import shutil
 import tarfile
+import urllib.error
 import urllib.request
 import zlib
 from dataclasses import dataclass
@@ -88,6 +90,8 @@ def download(root: Path, remote: Remote) -> Path:
         return remote.retrieve(work)
 
     try:
+        if not root.exists():
+            _check_answers(remote.url)  # else a mistyped path would become a folder
         make_once(path, retrieve)
     except (OSError, Timeout, http.client.HTTPException, tarfile.TarError, EOFError, BundleError) as error:
         raise Unavailable(
@@ -99,6 +103,12 @@ def download(root: Path, remote: Remote) -> Path:
             f"{remote.target} lies in",
         ) from error
     return path
+
+
+def _check_answers(url: str) -> None:
+    """Raises OSError where there is no network."""
+    with contextlib.suppress(urllib.error.HTTPError):  # the server is there, and this is the folder of its files
+        urllib.request.urlopen(url, timeout=TIMEOUT_S).close()
 
 
 def fetch(url: str, path: Path, md5: str) -> None:
@@ -127,6 +137,8 @@ def check_md5(path: Path, md5: str, whole: Path) -> None:
     """
     try:
         got = f"{_md5(path)} ({path.stat().st_size:,} bytes)"
+    except PermissionError:  # which says what is wrong, and nothing of the file
+        raise
     except OSError as error:
         got = error.strerror or str(error)
     if not got.startswith(md5):

@@ -36,15 +36,19 @@ def expand(path: str | Path, variable: str) -> Path:
     Raises:
         BundleError: there is no home folder, as in some containers.
     """
+    return without_tilde(path, f"set HOME, or {variable} to a folder of this site").absolute()
+
+
+def without_tilde(path: str | Path, remedy: str = "set HOME, or write the whole path") -> Path:
+    """The path, with `~` replaced.
+
+    Raises:
+        BundleError: there is no home folder.
+    """
     try:
-        return Path(path).expanduser().absolute()
+        return Path(path).expanduser()
     except RuntimeError as error:
-        raise BundleError(
-            "this user has no home folder",
-            code="not-writable",
-            key=str(path),
-            remedy=f"set HOME, or {variable} to a folder of this site",
-        ) from error
+        raise BundleError("this user has no home folder", code="not-writable", key=str(path), remedy=remedy) from error
 
 
 def data_root(dataset_path: str) -> Path:
@@ -83,7 +87,8 @@ def contents(folder: Path) -> str:
     folders = [path.name for path in entries if path.is_dir()]
     more = f" and {len(folders) - MOST_NAMED} more" if len(folders) > MOST_NAMED else ""
     named = f"the folders {', '.join(folders[:MOST_NAMED])}{more}" if folders else "no folder"
-    return f"{named} and {len(entries) - len(folders)} files"
+    files = len(entries) - len(folders)
+    return f"{named} and {files} file{'s' * (files != 1)}"
 
 
 def check_no_images(root: Path, expected: str) -> None:

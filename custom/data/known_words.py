@@ -9,7 +9,6 @@ which nothing is left count as unknown.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +18,6 @@ from custom.errors import BundleError
 
 MOST_UNKNOWN = 0.2
 WORTH_A_WARNING = 0.05
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,8 @@ def count_known(tokenizer: Any, tokens: Mapping[str, Tokens]) -> Known:
     )
 
 
-def check_known(site: str, known: Known, embeddings: int | None) -> None:
-    """Warns about many unknown tokens.
+def check_known(site: str, known: Known, embeddings: int | None) -> list[str]:
+    """A warning where many tokens are unknown.
 
     Args:
         site: its name.
@@ -91,5 +88,4 @@ def check_known(site: str, known: Known, embeddings: int | None) -> None:
             got=f"{got} are empty)",
             remedy="check that the encoder's tokenizer files are whole, or choose an encoder for the texts' language",
         )
-    if known.share() > WORTH_A_WARNING:
-        logger.warning("%s: the tokenizer does not know %s are empty)", site, got)
+    return [f"the tokenizer does not know {got} are empty)"] if known.share() > WORTH_A_WARNING else []

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from custom.data.download import Unavailable
 from custom.data.leaf_shard import MIN_SAMPLES, PIXELS, SCRIPTS, SIDE, read_shard
+from custom.data.remarks import left_out_line
 from custom.data.writer_cache import open_converted, save
 from custom.data.writers import Writers
 from custom.errors import BundleError
@@ -59,7 +60,7 @@ def open_leaf(root: Path, cache_dir: Path) -> Writers:
     name = "FEMNIST" if FOLDER in place.parts[-2:] else "handwriting in LEAF's layout"
     left_out.update({TOO_FEW: data.facts["skipped"]} if data.facts["skipped"] else {})
     if left_out:
-        logger.warning("%s: left out %s", name, ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
+        logger.warning("%s: left out: %s", name, left_out_line(left_out))
     training = data.facts.get("training_writers", 0)
     return Writers(
         name=name,
@@ -82,7 +83,7 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, int]]:
     Raises:
         BundleError: there are none.
     """
-    entries = sorted(folder.glob("*"))
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []  # and not `glob`, which hides a lack of rights
     paths = [path for path in entries if _kind(path) == ""]
     others = Counter(kind for path in entries if (kind := _kind(path)))
     if not paths:
@@ -90,7 +91,7 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, int]]:
             "holds no .json and no .json.gz file",
             code="data-missing",
             key=str(folder),
-            got=", ".join(f"{count} {kind}" for kind, count in others.items()) or None,
+            got=left_out_line(others) or None,
             remedy=f"make the data with LEAF's {COMMAND}",
         )
     return paths, dict(others)
@@ -183,7 +184,7 @@ def _check_same_users(training: list[str], testing: list[str], shards: Shards) -
         lonely = sorted(set(users) - set(others))
         if lonely:
             raise BundleError(
-                f"{len(lonely)} users are in {split} and not in {other}",
+                f"users in {split} and not in {other}: {len(lonely)}",
                 code="data-malformed",
                 key=str(shards[other][0].parent),
                 expected=", ".join(lonely[:3]),

@@ -82,6 +82,8 @@ def _parse(path: Path) -> Any:
     try:
         # Text, and not bytes, since json would keep both.
         return json.loads(read_bytes(path).decode(), object_pairs_hook=_pack)
+    except PermissionError:
+        raise
     except (*UNREADABLE, ValueError, RecursionError) as error:
         raise refused(str(path), "cut off or damaged", "JSON", f"{error}") from error
 

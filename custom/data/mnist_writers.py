@@ -177,5 +177,7 @@ def read_idx(file: RemoteFile, path: Path, start: bytes) -> NDArray[Any]:
         rank = start[3]
         shape = np.frombuffer(content, ">i4", rank, 4)
         return np.frombuffer(content, np.uint8 if start[2] == 8 else ">i4", offset=4 + 4 * rank).reshape(shape)
+    except PermissionError:
+        raise
     except (*UNREADABLE, ValueError) as error:
         raise damaged(path, f"an IDX file that starts with {start!r}", f"{error}", path) from error

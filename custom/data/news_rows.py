@@ -50,6 +50,7 @@ class NewsRows:
         texts: all text columns of a row, with a blank between them.
         from_one: the form of the file says that numbers begin with 1.
         left_out: how many rows were not used, by reason.
+        warnings: of rows that look like something else.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class NewsRows:
     texts: Sequence[str]
     from_one: bool
     left_out: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def line_with(self, label: int) -> int | None:
         """The first line with this number as the label, or None."""
@@ -78,7 +80,7 @@ def read_news(path: Path, classes: Sequence[str]) -> NewsRows:
     filled = [row for row in rows if any(cell and not cell.isspace() for cell in row[1])]
     _check_widths(path, filled, columns)
     labels = _labels(path, filled, columns, classes)
-    _check_texts(path, filled, columns)
+    warnings = _check_texts(path, filled, columns)
     # A backslash is where a line of the page ended.
     texts = [" ".join(cells[place] for place in columns.texts).replace("\\", " ").strip() for _, cells in filled]
     kept = [place for place, text in enumerate(texts) if text]
@@ -91,6 +93,7 @@ def read_news(path: Path, classes: Sequence[str]) -> NewsRows:
         [texts[place] for place in kept],
         columns.from_one or (not columns.has_names and _is_quoted(path)),
         {NO_TEXT: len(rows) - len(kept)} if len(kept) < len(rows) else {},
+        warnings,
     )
 
 
@@ -155,17 +158,18 @@ def _label(cell: str, classes: Sequence[str]) -> int | None:
     return -1 - names.index(cell.lower()) if cell.lower() in names else None
 
 
-def _check_texts(path: Path, rows: Sequence[Row], columns: Columns) -> None:
-    """Columns in another order have labels for texts, and a quote that is closed too late joins rows."""
+def _check_texts(path: Path, rows: Sequence[Row], columns: Columns) -> list[str]:
+    """Columns in another order have labels for texts, and a quote that is closed too late joins rows: a warning."""
     last = columns.texts[-1]
     if rows and not columns.has_names and all(_is_integer(cells[last].strip()) for _, cells in rows):
         remedy = "begin the file with the names of its columns, such as text,label"
         raise bad_row(path, rows[0][0], "a description in column 3", repr(rows[0][1][last][:40]), remedy)
     several = [(line, cells[place]) for line, cells in rows for place in columns.texts if "\n" in cells[place]]
     joined = [line for line, text in several if _NEXT_ROW.search(text)]
-    if joined:
-        some = f"{len(joined)} texts, first in line {joined[0]},"
-        logger.warning("%s: %s go on over a line that begins like a row of its own: is a quote not closed?", path, some)
+    if not joined:
+        return []
+    some = f"texts of {path.name} that go on over a line that begins like a row of its own: {len(joined)}"
+    return [f"{some}, the first in line {joined[0]}; is a quote not closed?"]
 
 
 def _is_quoted(path: Path) -> bool:

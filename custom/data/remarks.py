@@ -57,8 +57,8 @@ _METHODS = ("left_out", "data_warnings", "data_notes")
 
 
 def left_out_line(counts: Mapping[str, int]) -> str:
-    """`24 files with .dcm in train/NORMAL; 3 images that cannot be read (test/NORMAL)`."""
-    return "; ".join(f"{count:,} {reason}" for reason, count in counts.items())
+    """`files with .dcm in train/NORMAL: 24; images that cannot be read in test/NORMAL: 1`."""
+    return "; ".join(f"{reason}: {count:,}" for reason, count in counts.items())
 
 
 def _line(text: object) -> str:

@@ -60,6 +60,7 @@ class TextSiteData:
         tokens: the site's texts by split, `train`, `validation` and `test`.
         pad_id: token number of the padding.
         left_out: rows of the files that were not used, by reason.
+        warnings: see `custom.data.remarks`.
     """
 
     def __init__(
@@ -68,8 +69,10 @@ class TextSiteData:
         tokens: Mapping[str, Tokens],
         pad_id: int,
         left_out: Mapping[str, int] | None = None,
+        warnings: Sequence[str] = (),
     ) -> None:
         self._facts, self._tokens, self._pad_id, self._left_out = facts, tokens, pad_id, dict(left_out or {})
+        self._warnings = list(warnings)
 
     def describe(self) -> dict[str, Any]:
         """Facts that the sites of one federation must agree on."""
@@ -82,6 +85,10 @@ class TextSiteData:
     def left_out(self) -> dict[str, int]:
         """How many rows of the files that the site reads were not used, by reason."""
         return dict(self._left_out)
+
+    def data_warnings(self) -> list[str]:
+        """What may make the result wrong."""
+        return self._warnings
 
     def labels_of(self, split: str) -> torch.Tensor:
         """int64 of shape (samples,); the texts are token numbers, and so finite."""

@@ -16,7 +16,7 @@ from custom.data.known_words import Known, check_known, count_known
 from custom.data.partition import Indices
 from custom.data.split import Split
 from custom.data.text_batches import TextSiteData, Tokens, tokenise
-from custom.data.tokenizer import embeddings, fingerprint, is_embedded, load_tokenizer
+from custom.data.tokenizer import case_warnings, embeddings, fingerprint, is_embedded, load_tokenizer
 from custom.errors import BundleError
 from custom.learning.seed import derive
 from custom.models.pretrained import AGREES, check_setting
@@ -110,8 +110,9 @@ class TextData:
             for split, (texts, rows) in chosen.items()
         }
         known = count_known(tokenizer, tokens)
-        check_known(name, known, embeddings(tokenizer))
-        _log(name, tokens, known, self.max_length)
+        unknown = check_known(name, known, embeddings(tokenizer))
+        absent = _log(name, tokens, known, self.max_length)
+        warnings = [*source.warnings, *case_warnings(tokenizer), *unknown, *absent]
         facts = {
             "dataset": source.name,
             "embedded": source.embedded,
@@ -122,7 +123,7 @@ class TextData:
             # Else a text could be tested on at one site and trained on at another.
             **({"digest": source.digest()} if self.split.shared else {}),
         }
-        return TextSiteData(facts, tokens, tokenizer.pad_token_id, source.left_out)
+        return TextSiteData(facts, tokens, tokenizer.pad_token_id, source.left_out, warnings)
 
     def _source(self) -> TextSource:
         """AG News or the headlines."""
@@ -141,11 +142,11 @@ class TextData:
         return np.sort(order[:used])
 
 
-def _log(site: str, tokens: Mapping[str, Tokens], known: Known, max_length: int) -> None:
-    """What became of the texts, and a class that a site can learn nothing of."""
+def _log(site: str, tokens: Mapping[str, Tokens], known: Known, max_length: int) -> list[str]:
+    """What became of the texts; returns a warning of classes that a site can learn nothing of."""
     cut = sum(int((part.lengths() >= max_length).sum()) for part in tokens.values())
     unknown = f"{100 * known.unknown / max(known.tokens, 1):.2f} % of them unknown"
     logger.info("%s: %d tokens, %s; %d texts have max_length=%d or more", site, known.tokens, unknown, cut, max_length)
     per_class = np.bincount(tokens["train"].labels, minlength=len(CLASSES))
-    if absent := [name for name, count in zip(CLASSES, per_class, strict=True) if not count]:
-        logger.warning("%s: no text to train on is of %s", site, ", ".join(absent))
+    absent = [name for name, count in zip(CLASSES, per_class, strict=True) if not count]
+    return [f"no text to train on is of {', '.join(absent)}"] if absent else []

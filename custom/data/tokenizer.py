@@ -26,6 +26,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PROBE = "Oil's Rise, 42 naïve words"  # shows whether capitals, accents and punctuation are treated alike
 PADDED = 127  # entries by which a vocabulary is rounded up to a multiple of 128
 SPARE = 0.02  # published encoders have at most 0.4 % more embeddings than their tokenizer has entries
+CASED = 0.1  # the share of entries with capitals; a vocabulary of small letters has almost none, BERT's other a third
 MERGED = 0.75  # the share of a byte-pair vocabulary that merges must make, beyond the 256 bytes it begins with
 FILES = "the encoder's own tokenizer.json, or vocab.txt, vocab.json with merges.txt, or a SentencePiece model"
 COPY = f"copy {FILES}, and tokenizer_config.json into the folder: tokenizer.save_pretrained writes them"
@@ -76,6 +77,19 @@ def embeddings(tokenizer: Any) -> int | None:
     return len(tokenizer) if is_embedded(tokenizer) else vocabulary_size(read_config(Path(tokenizer.name_or_path)))
 
 
+def case_warnings(tokenizer: Any) -> list[str]:
+    """A cased encoder without its tokenizer_config.json: transformers makes all letters small then."""
+    small = tokenizer.tokenize("A") == tokenizer.tokenize("a")
+    entries = [entry for entry in tokenizer.get_vocab() if not entry.startswith("[")]  # without [CLS] and its like
+    capitals = sum(entry != entry.lower() for entry in entries) / max(len(entries), 1)
+    if not small or capitals < CASED:
+        return []
+    return [
+        f"the tokenizer makes capitals small, and {100 * capitals:.0f} % of its entries have capitals, which no text "
+        'can have then; unless the encoder was made so, write {"do_lower_case": false} to its tokenizer_config.json'
+    ]
+
+
 def fingerprint(tokenizer: Any) -> str:
     """Tells tokenizers apart by their entries and by what they make of a probe, and not by the folder they are in."""
     entries = "\n".join(f"{piece}\t{place}" for piece, place in sorted(tokenizer.get_vocab().items()))
@@ -101,10 +115,10 @@ def _read(folder: Path) -> Any:
 def _check_size(folder: Path, entries: int, expected: int | None) -> None:
     """Compares the tokenizer with the encoder's vocabulary.
 
-    An encoder has as many embeddings as its tokenizer has entries, or a few more where they were rounded up. More
+    An encoder has as many embeddings as its tokenizer has entries, or a few more where they were rounded up. A few more
     entries are allowed, if no text uses them: see `custom.data.known_words.check_known`.
     """
-    if expected is None or expected - entries <= max(PADDED, SPARE * expected):
+    if expected is None or abs(expected - entries) <= max(PADDED, SPARE * expected):
         return
     raise unfit(
         folder,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -27,8 +26,6 @@ from custom.errors import BundleError
 DATA_SETS = ("auto", "chest_xray", "pneumoniamnist", "synthetic")
 JPEG_SIDE = 64  # what JPEGs become where nothing else is said
 KAGGLE = "https://www.kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia"
-
-logger = logging.getLogger(__name__)
 
 
 class XrayData:
@@ -91,8 +88,7 @@ class XrayData:
         pools = {
             split: _pool(source, patients["test" if split == "test" else "train"][rows]) for split, rows in held.items()
         }
-        for split, pool in pools.items():
-            _warn_of_one_class(name, split, pool.labels)
+        one_class = [warning for split, pool in pools.items() for warning in _of_one_class(split, pool.labels)]
         return ImageSiteData(
             source,
             pools,
@@ -100,7 +96,7 @@ class XrayData:
             self.augment,
             # Else a patient could be tested on at one site and trained on at another.
             {"digest": source.digest()} if self.split.shared else {},
-            Remarks(source.left_out, source.warnings, source.notes),
+            Remarks(source.left_out, [*source.warnings, *one_class], source.notes),
         )
 
     def _source(self) -> Xrays:
@@ -122,10 +118,9 @@ def _pool(source: Xrays, patients: Indices) -> Pool:
     return Pool(images, torch.from_numpy(np.asarray(source.labels[rows])))
 
 
-def _warn_of_one_class(site: str, split: str, labels: torch.Tensor) -> None:
+def _of_one_class(split: str, labels: torch.Tensor) -> list[str]:
     present = labels.unique().tolist()
-    if len(present) == 1:
-        logger.warning("%s: all %d %s images are %s: no AUC", site, len(labels), split, CLASSES[present[0]])
+    return [f"all {split} images are {CLASSES[present[0]]}: no AUC"] if len(present) == 1 else []
 
 
 def _seen(root: Path) -> str:

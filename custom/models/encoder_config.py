@@ -42,7 +42,9 @@ def read_config(folder: Path) -> Any:
             folder,
             "no encoder can be read from this folder",
             got="no config.json",
-            remedy="it needs config.json and model.safetensors, whole, and the files of the tokenizer",
+            remedy=f"give the folder in {folder / 'snapshots'}"
+            if (folder / "snapshots").is_dir()  # as the Hub's client keeps it
+            else "it needs config.json and model.safetensors, whole, and the files of the tokenizer",
         )
     known = "give an encoder whose model_type the installed transformers knows without code of its own, such as bert"
     with reading("encoder", folder, known):

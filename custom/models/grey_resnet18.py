@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 from custom.learning.weights import Weights, get_weights, load_weights, set_weights
 
@@ -94,7 +95,7 @@ def _path(pretrained: object) -> Path:
             got=repr(pretrained),
             remedy="correct it in config_fed_client.json",
         )
-    return Path(pretrained).expanduser()
+    return without_tilde(pretrained)
 
 
 def _left_as_they_are(own: Weights, weights: Weights) -> Weights:

@@ -20,6 +20,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from transformers.utils import logging as transformers_logging
 
 from custom.data.component import missing_is_error
+from custom.data.folders import without_tilde
 from custom.errors import BundleError
 
 AGREES = ("model_name_or_path", "on_missing")  # what model and data of a job must have alike: `--set` changes both
@@ -51,7 +52,7 @@ def find_pretrained(model_name_or_path: str, on_missing: str) -> Path | None:
     check_setting(model_name_or_path, on_missing)
     if model_name_or_path == EMBEDDED:
         return None
-    folder = Path(model_name_or_path).expanduser()
+    folder = without_tilde(model_name_or_path)
     if folder.is_dir():
         return folder.absolute()
     if not _HUB_ID.fullmatch(model_name_or_path):

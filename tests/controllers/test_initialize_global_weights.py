@@ -329,7 +329,7 @@ def test_what_sites_left_out_and_warn_of_is_written_down_and_logged(
     assert initialized["data_notes"] == {"site-2": ["scaled"]}
     assert warnings(engine) == ["site-2: one class is 16-bit"]
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert any("site-2" in line and "24 files with .dcm" in line for line in warned)
+    assert any("site-2" in line and "files with .dcm: 24" in line for line in warned)
     assert any("site-2: one class is 16-bit" in line for line in warned)
 
 

@@ -71,5 +71,5 @@ def test_what_is_in_a_folder(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     np.save(tmp_path / "x.npy", np.zeros(1))
     (tmp_path / ".hidden").mkdir()
-    assert contents(tmp_path) == "the folders a, b, c, d, e and 2 more and 1 files"
+    assert contents(tmp_path) == "the folders a, b, c, d, e and 2 more and 1 file"
     assert contents(tmp_path / "x.npy") == "a file"

@@ -68,7 +68,7 @@ def test_writers_with_too_few_samples_are_left_out_with_one_warning(tmp_path, ca
     assert writers.images[:, 0, 0, 0].tolist() == [2, 3]
     assert writers.skipped == 2
     assert writers.left_out == {"writers with fewer than 2 samples": 2}
-    assert [record.message for record in caplog.records] == ["FEMNIST: left out 2 writers with fewer than 2 samples"]
+    assert [record.message for record in caplog.records] == ["FEMNIST: left out: writers with fewer than 2 samples: 2"]
 
 
 @pytest.mark.parametrize("entry", [{}, {"x": [], "y": []}, {"x": [[0.5] * 784], "y": [3]}])

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from custom.data.ag_news import read_csv
+from custom.data.ag_news import CLASSES, read_csv
+from custom.data.news_rows import read_news
 from custom.errors import BundleError
 
 PUBLISHED = '"1","War","Peace talks"\n"4","Chips","New, and fast"\n'
@@ -144,11 +145,10 @@ def test_a_long_text_and_the_limit_of_others(tmp_path):
     assert csv.field_size_limit() == limit
 
 
-def test_rows_that_a_quote_may_have_joined(tmp_path, caplog):
+def test_rows_that_a_quote_may_have_joined(tmp_path):
     """Two rows in one, or a text of two lines of which the second is like a row: nobody can tell, so it is said."""
-    with caplog.at_level(logging.WARNING):
-        read_csv(write(tmp_path, PUBLISHED + '3,"Oil,Up\n1,War",Peace\n"1","a","b\n1,500 people"\n'))
-    assert [("1 texts, first in line 3," in message) for message in caplog.messages] == [True]
+    rows = read_news(write(tmp_path, PUBLISHED + '3,"Oil,Up\n1,War",Peace\n"1","a","b\n1,500 people"\n'), CLASSES)
+    assert [(": 1, the first in line 3;" in warning) for warning in rows.warnings] == [True]
 
 
 def test_columns_that_are_not_read_are_named(tmp_path, caplog):

@@ -23,7 +23,7 @@ def test_the_most_frequent_reason_comes_first_and_empty_ones_are_dropped() -> No
     assert list(remarks.left_out.items()) == [("many", 30), ("few", 2)]
     assert all(type(count) is int for count in remarks.left_out.values())
     assert (remarks.warnings, remarks.notes) == (["careful"], ["as it is"])
-    assert left_out_line(remarks.left_out) == "30 many; 2 few"
+    assert left_out_line(remarks.left_out) == "many: 30; few: 2"
 
 
 def test_whatever_they_say_can_be_sent() -> None:

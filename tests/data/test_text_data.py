@@ -286,22 +286,19 @@ def test_more_tokens_than_the_encoder_has_positions_for(files):
     component(max_length=256).site("site-1", ROSTER, 0)
 
 
-def test_a_class_that_a_site_has_no_text_of_is_named(tmp_path, monkeypatch, caplog):
+def test_a_class_that_a_site_has_no_text_of_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("FLARE_DATA_ROOT", str(tmp_path))
     folder = write_ag_news(tmp_path)
     (folder / "train.csv").write_text("".join(row(3 + n % 2, f"text {n}") for n in range(20)), encoding="utf-8")
-    with caplog.at_level(logging.WARNING):
-        component(partition="none").site("site-1", [], 0)
-    assert "site-1: no text to train on is of World, Sports" in caplog.messages
+    data = component(partition="none").site("site-1", [], 0)
+    assert data.data_warnings() == ["no text to train on is of World, Sports"]
 
 
-def test_texts_in_both_files_are_counted(tmp_path, caplog):
+def test_texts_in_both_files_are_counted(tmp_path):
     folder = write_ag_news(tmp_path)
     with (folder / "test.csv").open("a", encoding="utf-8") as file:
         file.write(row(4, "train number 3") + row(3, "train number 2"))
-    with caplog.at_level(logging.WARNING):
-        open_ag_news(tmp_path)
-    assert [message.split(":")[1][:12] for message in caplog.messages] == [" 2 texts are"]
+    assert [warning.split(":")[1][:5] for warning in open_ag_news(tmp_path).warnings] == [" 2 of"]
 
 
 def test_numbers_from_zero_are_told_by_both_files(tmp_path):

@@ -159,7 +159,7 @@ def test_what_the_data_say_of_themselves_is_sent_and_logged(
     told = [result.get_meta_prop(key) for key in (LEFT_OUT, WARNINGS, DATA_NOTES)]
     assert told == [{"files with .dcm": 24}, ["one class is 16-bit"], []]
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert any("24 files with .dcm" in line for line in warned)
+    assert any("files with .dcm: 24" in line for line in warned)
     assert any("one class is 16-bit" in line for line in warned)
 
 
