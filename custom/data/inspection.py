@@ -7,6 +7,8 @@ the sample that is to blame is named by split and row; rows are counted from 0 i
 
 from __future__ import annotations
 
+import json
+import math
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +21,8 @@ from custom.data.site_data import FiniteInputs, SiteData
 from custom.errors import BundleError
 
 SPLITS = ("train", "validation", "test")
+CACHED_VALUES = 2**18  # of inputs in a batch: 1 MB, so that what was read is still in the cache when it is checked
+FEWEST, MOST_VALUES = 16, 2**21  # samples of large images at once, if they are no more values than that
 _CPU = torch.device("cpu")
 
 
@@ -35,19 +39,26 @@ def check_description(info: Any) -> None:
     for key, (good, wanted) in expected.items():
         if key not in info or not good(info[key]):
             raise _malformed(f"describe() {key}", wanted, repr(info[key]) if key in info else "none")
+    try:
+        json.dumps(dict(info), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        remedy = "give numbers, text, lists and dictionaries of these: sorted(a_set), an_array.tolist()"
+        raise _malformed("describe()", "plain JSON types and finite numbers", one_line(error), remedy) from error
 
 
-def check_samples(data: SiteData, batch_size: int) -> None:
+def check_samples(data: SiteData, batch_size: int | None = None) -> None:
     """Looks at all samples of all splits once; of data with `FiniteInputs`, at their labels only.
 
     Args:
         data: of a site; its `describe` has been checked.
-        batch_size: samples to read at once.
+        batch_size: samples to read at once; if None, as many as a processor's cache holds.
 
     Raises:
         BundleError: names the first sample with a NaN, an infinite value or a label that is not right.
     """
-    num_classes = data.describe()["num_classes"]
+    info = data.describe()
+    num_classes, values = info["num_classes"], math.prod(info["input_shape"])
+    at_once = batch_size or max(CACHED_VALUES // values, min(FEWEST, MOST_VALUES // values), 1)
     for split in SPLITS:
         size = data.size(split)
         if type(size) is not int or size < 0:
@@ -56,7 +67,7 @@ def check_samples(data: SiteData, batch_size: int) -> None:
             _check_labels(data.labels_of(split), num_classes, split, 0)
             continue
         row = 0
-        for inputs, labels in _batches(data, split, batch_size) if size else ():
+        for inputs, labels in _batches(data, split, at_once) if size else ():
             _check_labels(labels, num_classes, split, row)
             for tensor in tensors_in(inputs):
                 _check_inputs(tensor, len(labels), split, row)

@@ -17,7 +17,6 @@ from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask, executors_of
 from custom.executors.trainer import local_model_path
 from custom.keys import DATA_INFO, DATA_NOTES, LEFT_OUT, SAMPLES, WARNINGS
-from custom.learning.evaluate import evaluation_batch
 from custom.learning.rehearsal import check_outputs, undisturbed
 from custom.learning.weights import Weights, get_weights, load_weights, travels_as_float32
 from custom.panic import fails_next_task
@@ -76,10 +75,12 @@ class ModelProvider(SiteTask):
             What the server's log and the report should say of the site.
         """
         check_description(site.data.describe())
-        check_samples(site.data, evaluation_batch(site.data))
+        check_samples(site.data)
         with undisturbed(site.model):
             check_outputs(site.model, site.data, site.device)
         notes = ["bfloat16 weights travel as float32"] if travels_as_float32(site.model) else []
+        if not site.data.size("train"):
+            notes.append("no training samples: this site only scores models")
         for executor in executors_of(fl_ctx):
             notes += executor.rehearse(fl_ctx)
         return notes

@@ -20,6 +20,7 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 from torch import nn
 
+from custom.data.inspection import check_samples
 from custom.data.site_data import Batch
 from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask
@@ -132,6 +133,7 @@ class Trainer(SiteTask):
 
         loss = self._train(site, round_index, num_rounds, abort)
         if not math.isfinite(loss):
+            check_samples(site.data)  # of a job that did not look at them, or data that have changed
             raise self._diverged(site, round_index, loss)
 
         trained = get_weights(site.model)
@@ -179,14 +181,14 @@ class Trainer(SiteTask):
         lr = self._highest_lr(site.model)
         others = ", or switch mixed_precision off" if self.mixed_precision else ""
         return BundleError(
-            "training diverged; all inputs and labels were found good when the job started",
+            "training diverged, though all inputs are finite and all labels in range",
             code="update-not-finite",
             site=site.name,
             round_number=round_index + 1,
             key="train_loss",
             expected="a finite number",
             got=loss,
-            remedy=f"set a lower learning rate than local_lr={lr:g} ({self.optimizer.name}){others}",
+            remedy=f"set a learning rate below local_lr={lr:g} ({self.optimizer.name}), or scale the inputs{others}",
         )
 
     def _train(self, site: Site, round_index: int, num_rounds: int, abort: Signal) -> float:

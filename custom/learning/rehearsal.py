@@ -107,9 +107,23 @@ def need_samples(data: SiteData, splits: Iterable[str], purpose: str) -> None:
 
 
 def first_batch(data: SiteData, split: str, size: int, device: torch.device, seed: int = 0) -> Batch:
-    """A batch of `size` samples; of `train`, one as in training, shuffled and augmented."""
+    """A batch of `size` samples, or of all if there are fewer; of `train`, one as in training, shuffled and augmented.
+
+    Raises:
+        BundleError: the data do not give one.
+    """
     generator = torch.Generator().manual_seed(seed) if split == "train" else None
-    return next(iter(data.batches(split, size, device, generator)))
+    try:
+        batch = next(iter(data.batches(split, size, device, generator)), None)
+    except BundleError:
+        raise
+    except Exception as error:
+        raise _no_batch(split, "a batch that can be read", one_line(error), "correct the data component") from error
+    if batch is None:
+        expected = f"a batch of {min(size, data.size(split))} of {data.size(split)} samples, with batches of {size}"
+        remedy = "let batches() begin anew at each call, and keep a last batch that is smaller (drop_last=False)"
+        raise _no_batch(split, expected, "none", remedy)
+    return batch
 
 
 def try_steps(
@@ -125,9 +139,11 @@ def try_steps(
         step: trains `model` on a batch and returns the loss.
 
     Raises:
-        BundleError: a loss, on inputs and outputs that are finite, is not.
+        BundleError: a loss, on inputs and outputs that are finite, is not; or a pass would have no batch.
     """
     samples = data.size("train")
+    if samples < budget.batch_size:
+        first_batch(data, "train", budget.batch_size, device)  # data that drop a last batch which is smaller have none
     sizes = [min(samples, budget.batch_size, FEW)]
     if budget.local_steps is None or budget.local_steps >= math.ceil(samples / budget.batch_size):
         sizes.append(min(samples % budget.batch_size or budget.batch_size, FEW))
@@ -224,6 +240,10 @@ def _unpacking(outputs: Any) -> str:
         return "return outputs.logits from forward"
     first = "outputs[0]" if isinstance(outputs, tuple | list) else "the logits alone"
     return f"return {first} from forward"
+
+
+def _no_batch(split: str, expected: str, got: str, remedy: str) -> BundleError:
+    return BundleError(code="data-malformed", key=f"{split} batches()", expected=expected, got=got, remedy=remedy)
 
 
 def _unfit(key: str, expected: object, got: object, remedy: str) -> BundleError:

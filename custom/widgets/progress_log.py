@@ -24,7 +24,7 @@ from custom import progress
 from custom.checks.update import in_one_line, is_finite_number, shown
 from custom.errors import BundleError
 from custom.executors.site_task import check_code
-from custom.keys import EVALUATED, TRAIN_METRICS
+from custom.keys import EVALUATED, SAMPLES, TRAIN_METRICS
 from custom.metrics import weighted_mean
 from custom.panic import ends_job
 from custom.widgets.traffic import Traffic, totals
@@ -134,6 +134,9 @@ class ProgressLog(Widget):
         result = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
         code = result.get_return_code(default=ReturnCode.OK)
         site = fl_ctx.get_peer_context().get_identity_name()
+        if code == ReturnCode.EXECUTION_EXCEPTION and _only_scores(site, fl_ctx):
+            self.log_info(fl_ctx, f"{site} has no training samples, so no model of its own to submit")
+            return
         if code == ReturnCode.TASK_RESULT_FILTER_ERROR and site in self._sites:
             return  # a result sent twice: the second is refused, and the first counts
         if code != ReturnCode.OK:
@@ -202,6 +205,12 @@ class ProgressLog(Widget):
         selection = fl_ctx.get_prop(AppConstants.METRICS_SELECTION_INFO) or {}
         for metric, value in selection.get("best_metrics", {}).items():
             self._append("best", round=selection["best_round"], metric=metric, value=value)
+
+
+def _only_scores(site: str, fl_ctx: FLContext) -> bool:
+    """Is it asked for its own model, which it told the server at the start that it would not have?"""
+    told = (fl_ctx.get_prop(SAMPLES) or {}).get(site) or {}
+    return fl_ctx.get_prop(FLContextKey.TASK_NAME) == AppConstants.TASK_SUBMIT_MODEL and told.get("train") == 0
 
 
 def _aborted(fl_ctx: FLContext) -> bool:

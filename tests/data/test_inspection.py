@@ -136,3 +136,31 @@ def test_facts_of_another_form(changed: dict[str, Any], key: str) -> None:
         with pytest.raises(BundleError) as caught:
             check_description(info)
         assert (caught.value.code, caught.value.key) == ("data-malformed", name)
+
+
+@pytest.mark.parametrize("value", [{1, 2}, np.zeros(2), float("nan"), np.int64(1), torch.ones(1)])
+def test_facts_that_cannot_be_written_down(value: object) -> None:
+    """The sites compare what `describe` returns, and the server writes it into progress.jsonl."""
+    check_description(INFO | {"mean": [0.5], "classes": ("a", "b"), "more": {"x": None}})
+    with pytest.raises(BundleError) as caught:
+        check_description(INFO | {"mean": value})
+    assert (caught.value.code, caught.value.key) == ("data-malformed", "describe()")
+
+
+@pytest.mark.parametrize(
+    ("shape", "samples"), [([], 2**18), ([20], 13107), ([3, 32, 32], 85), ([3, 224, 224], 13), ([3, 2000, 2000], 1)]
+)
+def test_what_is_read_at_once_fits_into_a_cache_and_is_never_much(shape: list[int], samples: int) -> None:
+    """2**18 values, or 16 samples if these are not above 2**21 values."""
+    sizes = []
+
+    class Sized(Table):
+        def describe(self) -> dict[str, Any]:
+            return INFO | {"input_shape": shape}
+
+        def batches(self, split: str, batch_size: int, *more: Any) -> Iterator[Any]:
+            sizes.append(batch_size)
+            return super().batches(split, batch_size, *more)
+
+    check_samples(Sized())
+    assert sizes == [samples, samples]

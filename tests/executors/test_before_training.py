@@ -122,7 +122,9 @@ def test_data_that_cannot_be_trained_on(tmp_path: Path, change: Callable[[Any], 
 
 def test_a_site_without_training_samples_takes_part(tmp_path: Path) -> None:
     engine, trainer = own(tmp_path, put("rows", "train", range(0)), norm()), Trainer()
-    weights = from_shareable(start(engine, trainer, FineTuner(local_only=True))).data
+    first = from_shareable(start(engine, trainer, FineTuner(local_only=True)))
+    weights = first.data
+    assert first.get_meta_prop(WARNINGS) == ["no training samples: this site only scores models"]
     assert from_shareable(execute(engine, trainer, "train", model_message(weights))).data == {}
     scores = from_shareable(execute(engine, Validator(), "validate", model_message(weights))).data
     assert 0 <= scores["test_accuracy"] <= 1
@@ -225,6 +227,50 @@ def test_training_that_diverges_is_not_blamed_on_the_data(tmp_path: Path) -> Non
     assert message.startswith("site-2 round 2 train_loss:")
     assert message.endswith("[update-not-finite]")
     assert "local_lr=1e+38" in message
+
+
+@pytest.mark.parametrize(("row", "place"), [(5, "train row 5:"), (405, "validation row 5:")])
+def test_a_nan_that_was_not_looked_for_is_found_when_training_diverges(tmp_path: Path, row: int, place: str) -> None:
+    """Of a job without ModelProvider, or data that change during the job."""
+    engine, trainer = own(tmp_path, put("x", (row, 3), float("nan"))), Trainer(local_lr=1e38, local_epochs=3)
+    weights = get_weights(engine.get_component("model"))
+    message = refusal(execute(engine, trainer, "train", model_message(weights)))
+    assert message.startswith(f"site-2 {place}")
+    assert message.endswith("[data-not-finite]")
+
+
+def drop_last(data: Any) -> None:
+    """As a DataLoader with drop_last=True does when it shuffles."""
+    whole = data.batches
+
+    def batches(split: str, batch_size: int, device: Any, generator: Any = None) -> Any:
+        passed = whole(split, batch_size, device, generator)
+        return passed if generator is None else (batch for batch in passed if len(batch[1]) == batch_size)
+
+    data.batches = batches
+
+
+def used_up(data: Any) -> None:
+    """Gives one iterator only."""
+    kept: dict[str, Any] = {}
+    whole = data.batches
+    data.batches = lambda split, *more: kept.setdefault(split, iter(whole(split, *more)))
+
+
+def takes_no_generator(data: Any) -> None:
+    whole = data.batches
+    data.batches = lambda split, batch_size, device: whole(split, batch_size, device)
+
+
+@pytest.mark.parametrize("change", [drop_last, used_up, takes_no_generator])
+def test_data_without_a_batch_to_train_on(tmp_path: Path, change: Callable[[Any], None]) -> None:
+    def both(data: Any) -> None:
+        data.rows["train"] = range(63)
+        change(data)
+
+    message = refusal(start(own(tmp_path, both), Trainer(batch_size=64)))
+    assert message.startswith("site-2 train batches():")
+    assert message.endswith("[data-malformed]")
 
 
 @pytest.mark.parametrize("stacked", [False, True])

@@ -19,7 +19,7 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
 from custom import progress
-from custom.keys import EVALUATED, TRAIN_METRICS
+from custom.keys import EVALUATED, SAMPLES, TRAIN_METRICS
 from custom.metrics import weighted_mean
 from custom.widgets.progress_log import NOT_AGGREGATED, ProgressLog, numbers
 from tests.support import Engine
@@ -207,6 +207,21 @@ def test_a_failure_after_the_last_round_is_written_too(engine: Engine) -> None:
     fire(engine, EventType.AFTER_TASK_RESULT_FILTER, "site-1", **names)
     last = events(engine)[-1]
     assert (last["event"], last["task"], last["reason"]) == ("site_error", "validate", "no test split")
+
+
+@pytest.mark.parametrize(
+    ("samples", "written"), [({"site-1": {"train": 0}}, []), ({"site-1": {"train": 9}}, ["site-1"])]
+)
+def test_a_site_that_only_scores_has_no_model_and_that_is_no_failure(
+    engine: Engine, train: int, written: list[str]
+) -> None:
+    fire(engine, EventType.START_RUN)
+    with engine.new_context() as fl_ctx:
+        fl_ctx.set_prop(SAMPLES, {"site-1": {"train": train}}, private=True, sticky=True)
+    failed = make_reply(ReturnCode.EXECUTION_EXCEPTION, headers={ReservedHeaderKey.ERROR: "no model"})
+    names = {FLContextKey.TASK_RESULT: failed, FLContextKey.TASK_NAME: "submit_model"}
+    fire(engine, EventType.AFTER_TASK_RESULT_FILTER, "site-1", **names)
+    assert [event["site"] for event in events(engine) if event["event"] == "site_error"] == written
 
 
 def test_a_result_sent_twice_is_no_failure_and_a_mended_one_none_either(engine: Engine) -> None:
