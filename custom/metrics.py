@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 
 from custom.errors import BundleError
 
@@ -20,12 +21,13 @@ POSITIVES, NEGATIVES = "positives", "negatives"
 HIGHER_IS_BETTER = (
     *("accuracy", "acc", "auc", "auroc", "auprc", "sensitivity", "specificity", "precision", "recall", "f1", "dice"),
     *("iou", "jaccard", "kappa", "mcc", "r2", "ap", "map", "ppv", "npv", "tpr", "tnr", "bleu", "rouge", "psnr", "ssim"),
-    *("score", "correlation", "likelihood"),
+    *("correlation", "likelihood", "skill"),
 )
 LOWER_IS_BETTER = (
     *("loss", "losses", "error", "errors", "err", "mae", "mse", "rmse", "mape", "nll", "bce", "ce", "entropy"),
     *("perplexity", "ppl", "wer", "cer", "brier", "ece", "fpr", "fnr", "deviance", "distance", "divergence"),
 )
+SCORE = "score"  # high is good, unless another word says what it is a score of: the Brier score is a loss
 LONG = 4  # letters from which a word is also looked for at the end of a longer one, such as `logloss`
 
 
@@ -33,11 +35,17 @@ def lower_is_better(name: str) -> bool | None:
     """Is a low value of this metric good? None if no known word is in its name.
 
     The last known word decides: `val_loss` and `accuracy_error` are lower-is-better, `val_balanced_accuracy` is not.
-    The word `neg` says that a loss was negated.
+    The word `neg` says that a metric was negated, and so does `negative_log_likelihood`.
     """
     words = re.split(r"[^a-z0-9]+", name.lower())
     found = [known for known in map(_lower, words) if known is not None]
-    return None if not found else found[-1] != ("neg" in words)
+    if not found:
+        return False if SCORE in words and not _negated(words) else None
+    return found[-1] != _negated(words)
+
+
+def _negated(words: list[str]) -> bool:
+    return "neg" in words or ("negative", "log") in pairwise(words)
 
 
 def _lower(word: str) -> bool | None:

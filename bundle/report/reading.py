@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ MODELS = {
 ABORTED_BY_USER = "FINISHED:ABORTED"  # FLARE's status
 NOT_RECORDED = "not recorded"
 TEXT_SUFFIXES = (".json", ".jsonl", ".txt", ".log")
+CUT_SHORT = re.compile(r"unexpected pos \d+ vs \d+|PytorchStreamWriter failed writing")  # torch, of a write that failed
+NOT_WRITTEN = (
+    "a model could not be written: no space left on the disk, or a quota or limit of the file's size is reached"
+)
 
 
 def read_report(path: Path, job_id: str = "") -> Report:
@@ -80,6 +85,8 @@ def _explain(run: Run, report: Report) -> None:
     cause = "" if RESOURCES.search(known) else lack_of_resources(run, report.site_names)
     if not cause and not _says_why(known):
         cause = first_cause(run, report.site_names)
+    if not RESOURCES.search(cause) and any(CUT_SHORT.search(text) for text in (*report.errors, cause)):
+        cause = NOT_WRITTEN  # the full disk may have held the logs too
     report.errors = ([cause] if cause else []) + report.errors
     if what := unrecorded(run):
         report.status = NOT_RECORDED

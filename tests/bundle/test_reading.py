@@ -17,7 +17,7 @@ import pytest
 
 from bundle.events import Event, Follower, read_events
 from bundle.report.model import Score
-from bundle.report.reading import build, read_report
+from bundle.report.reading import NOT_WRITTEN, build, read_report
 from bundle.report.wording import embedded_warning
 from custom.metrics import weighted_mean
 from tests.bundle.conftest import job_events, round_event, write_run
@@ -206,6 +206,19 @@ def test_a_job_that_ended_early_without_a_word_is_reported_with_its_traceback(tm
         f"{missing}, raised in class_utils.py line 43 (see {tmp_path / 'simulator.log'})",
         "the job ended early: workflow pre_train did not finish",
     ]
+
+
+@pytest.mark.parametrize(
+    ("reason", "first"),
+    [
+        ("Exception: [enforce fail at inline_container.cc:671] . unexpected pos 576 vs 534", NOT_WRITTEN),
+        ("Exception: [Errno 28] No space left on device", "Exception: [Errno 28] No space left on device"),
+    ],
+)
+def test_a_full_disk_is_named_though_the_logs_were_on_it(tmp_path: Path, reason: str, first: str) -> None:
+    fatal = {"event": "fatal", "time": 1.0, "reason": reason}
+    report = read_report(write_run(tmp_path, [*without("job_ended"), fatal]))
+    assert report.errors[0] == first
 
 
 def test_a_job_that_ended_early_and_said_why_needs_no_log(tmp_path: Path) -> None:
