@@ -24,7 +24,7 @@ from custom.aggregators.weighted import Update, WeightedAggregator
 from custom.checks.update import Origin, Tensors, is_finite_number, l2_norm, shown
 from custom.errors import BundleError
 from custom.filters.check_update import check_content, global_model
-from custom.learning.robust import Rule, bound_statistics, clip, distances, keep_variances
+from custom.learning.robust import Rule, bound_statistics, clip, distances
 
 REMEDY = "a smaller byzantine, more sites, or another rule would do"
 
@@ -116,20 +116,20 @@ class RobustAggregator(WeightedAggregator):
             return {}
 
     def _combine(self, contributions: Mapping[str, Update], fl_ctx: FLContext) -> dict[str, NDArray[Any]]:
-        model, current_round = global_model("", fl_ctx)
+        _, current_round = global_model("", fl_ctx)
         diffs = [update.diff for update in contributions.values()]
         if self.rule is None:
             bounded = bound_statistics(diffs, (len(diffs) - 1) // 2)
             pairs = zip(contributions.items(), bounded, strict=True)
             held = {site: update._replace(diff=diff) for (site, update), diff in pairs}
-            return keep_variances(super().mean(held, fl_ctx), model)
+            return super().mean(held, fl_ctx)
         round_number = current_round + 1
         _check_number(self.rule, list(contributions), round_number)
         result = self.rule(diffs, [update.weight for update in contributions.values()])
         found = f"{type(self.rule).__name__} of {len(diffs)} updates"
         away = _by_site(contributions, distances(diffs, result))
         self.log_info(fl_ctx, f"round {round_number}: {found}; distances from it: {away}")
-        return keep_variances(result, model)
+        return result
 
     def _warn(self, reason: str, fl_ctx: FLContext) -> None:
         self.log_error(fl_ctx, reason)

@@ -29,9 +29,10 @@ from nvflare.app_common.aggregators.weighted_aggregation_helper import Aggregati
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
-from custom.checks.update import Origin, Tensors, UpdateRejected, check_round, check_weight, shown
+from custom.checks.update import Origin, Tensors, UpdateRejected, check_round, check_weight, is_statistic, shown
 from custom.errors import BundleError
 from custom.keys import POSITIONS
+from custom.learning.robust import keep_variances
 from custom.metrics import weighted_mean as mean_metrics
 from custom.panic import ends_job
 
@@ -194,6 +195,8 @@ class WeightedAggregator(Aggregator):
         if not contributions:
             self.log_warning(fl_ctx, "no site had anything to contribute; the global model stays as it is")
         diff = self.mean(contributions, fl_ctx)
+        if any(map(is_statistic, diff)):  # rounded on their way, as float16, they may fall below zero
+            keep_variances(diff, fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS])
         return DXO(DataKind.WEIGHT_DIFF, data=diff, meta=_meta(contributions)).to_shareable()
 
     def reset(self, fl_ctx: FLContext) -> None:

@@ -95,7 +95,7 @@ def bound_statistics(updates: Sequence[Tensors], bad: int) -> list[Tensors]:
 def keep_variances(result: dict[str, Array], model: Tensors) -> dict[str, Array]:
     """`result`, changed in place so that no running variance of the next model is negative."""
     for name in filter(is_statistic, result):
-        if name.endswith(VARIANCE):
+        if name.endswith(VARIANCE) and name in model:
             result[name] = np.maximum(result[name], -model[name])
     return result
 

@@ -186,6 +186,17 @@ def test_the_result_is_what_flares_metrics_writer_and_persistor_can_use():
     assert torch.load(checkpoint, weights_only=True)[MetaKey.NUM_STEPS_CURRENT_ROUND] == 3
 
 
+def test_a_variance_that_was_rounded_on_its_way_stays_a_variance():
+    """1 - 1.001 = -0.001, from all sites, of which BatchNorm (epsilon 0.00001) makes NaN; a mean may be negative."""
+    server, aggregator = Server({"bn.running_var": array(1, 1), "bn.running_mean": array(1)}), WeightedAggregator()
+    for site in ("site-1", "site-2"):
+        update = {"bn.running_var": array(-1.001, -0.5), "bn.running_mean": array(-2)}
+        assert accept(aggregator, server, site, update, 1)
+    result = aggregate(aggregator, server).data
+    assert result["bn.running_var"].tolist() == [-1, -0.5]
+    assert result["bn.running_mean"].tolist() == [-2]
+
+
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "2", None])
 def test_bad_arguments(value):
     with pytest.raises(BundleError, match="expected a whole number of at least 1"):
