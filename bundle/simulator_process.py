@@ -19,6 +19,11 @@ from nvflare.private.fed.app.simulator import simulator_runner
 from nvflare.private.fed.app.simulator.simulator_runner import SimulatorClientRunner
 
 SIMULATOR = "nvflare.private.fed.app.simulator.simulator"
+SEPARATORS = re.compile(
+    r" (-m) ([\w.]+) (-o) "
+    r"| (--(?:logging_config|client|token|port|parent_pid|simulator_root|root_url|parent_url|task_name"
+    r"|decomposer_module|gpu)) "
+)
 _do_one_task = SimulatorClientRunner.do_one_task
 
 
@@ -36,7 +41,7 @@ def do_one_task(self: SimulatorClientRunner, *args: Any, **kwargs: Any) -> Any:
 
 def split_command(command: str, comments: bool = False) -> list[str]:
     """The arguments of a site's process, from the line that FLARE writes without quotes: a path may hold a blank."""
-    return re.split(r" (-[mo]|--[a-z_]+) ", command)
+    return [part for part in SEPARATORS.split(command) if part is not None]
 
 
 SimulatorClientRunner.do_one_task = do_one_task

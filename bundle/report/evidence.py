@@ -16,7 +16,13 @@ from custom.progress import FILE_NAME
 CONFIG = Path("app_server/config/config_fed_server.json")
 CLIENT_CONFIG = Path("app_server/config/config_fed_client.json")  # of the app that server and sites share
 CROSS_SITE = Path("cross_site_val/cross_val_results.json")
-RECORDS = {"InitializeGlobalWeights": "initialized", "FineTune": "fine_tuned", "Personalize": "personalized"}
+RECORDS = {
+    "InitializeGlobalWeights": "initialized",
+    "ClosingValidation": "validation",
+    "FineTune": "fine_tuned",
+    "Personalize": "personalized",
+}
+ROUNDS = ("ScatterAndGather", "ContinuedRounds")
 PROGRESS_LOG = "custom.widgets.progress_log.ProgressLog"
 ROUND_STARTED = re.compile(r"Round (\d+) started")
 SERVER_ENDED = "Server runner finished"
@@ -32,8 +38,30 @@ def gap(run: Run, events: list[Event]) -> str:
     for name, kind in RECORDS.items():
         if name in workflows and kind not in kinds:
             return f"{FILE_NAME} has no result of {name}"
+    if missing := _first_missing_round(run, events):
+        return missing
     cross_site = "CrossSiteModelEval" in workflows and "ValidationJsonGenerator" in components
-    return f"there is no {CROSS_SITE}" if cross_site and not (run.folder / CROSS_SITE).is_file() else ""
+    if not cross_site or read_json(run.folder / CROSS_SITE):
+        return ""
+    return f"{CROSS_SITE} {'cannot be read' if (run.folder / CROSS_SITE).is_file() else 'does not exist'}"
+
+
+def _first_missing_round(run: Run, events: list[Event]) -> str:
+    """The first round of a workflow, by its settings, that is not recorded; empty if there is none."""
+    seen = {(event.get("task"), event["round"]) for event in events if event["event"] == "round"}
+    for flow in _entries(read_json(run.folder / CONFIG), "workflows"):
+        given = flow.get("args") or {}
+        first, count = given.get("first_round", given.get("start_round", 0)), given.get("num_rounds")
+        if (
+            str(flow.get("path", "")).rpartition(".")[2] not in ROUNDS
+            or type(first) is not int
+            or type(count) is not int
+        ):
+            continue
+        task, end = given.get("train_task_name", "train"), given.get("start_round", 0) + count
+        if first < end and (task, first + 1) not in seen:
+            return f"{FILE_NAME} has no round {first + 1} of {task}"
+    return ""
 
 
 def unrecorded(run: Run) -> str:

@@ -197,7 +197,9 @@ def _cross_site(path: Path) -> dict[str, Sites]:
     """FLARE's `{site: {model: metrics}}` turned round to `{model: {site: metrics}}`."""
     matrix: dict[str, Sites] = {}
     for site, models in sorted(read_json(path).items()):
-        for model, metrics in models.items():
+        for model, metrics in models.items() if isinstance(models, dict) else ():
+            if not isinstance(metrics, dict):
+                continue
             numbers = {name: float(value) for name, value in metrics.items() if is_finite_number(value)}
             matrix.setdefault(model, {})[site] = numbers
     return dict(sorted(matrix.items()))

@@ -140,6 +140,28 @@ def test_a_file_that_a_crash_cut_short_is_read_up_to_there(workspace: Path) -> N
     assert report.status == "incomplete"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "round"}',
+        '{"event": "round", "round": "1"}',
+        '{"event": "round", "round": 1, "num_rounds": NaN}',
+        '{"event": "round", "round": 1, "sites": {"site-1": 5}}',
+        '{"event": "validation", "sites": 3}',
+        '{"event": "initialized", "samples": 4}',
+        '{"event": "job_started", "sites": 5}',
+        '{"event": "job_started", "workflows": [[]]}',
+        '{"event": "continued", "rounds": 5}',
+    ],
+)
+def test_a_line_with_fields_of_another_type_is_a_gap(workspace: Path, line: str) -> None:
+    path = workspace / "server" / "simulate_job" / "progress.jsonl"
+    assert read_report(workspace).status == "completed"
+    path.write_text(f"{line}\n{path.read_text()}")
+    report = read_report(workspace)
+    assert (report.status, len(report.rounds)) == ("incomplete", 2)
+
+
 def test_a_last_line_without_its_newline_counts_and_rubbish_does_not(tmp_path: Path) -> None:
     path = tmp_path / "progress.jsonl"
     path.write_bytes(b'{"event": "a"}\n\xff\xfe\n[1]\n{"no": 1}\n{"event": "b"}')
@@ -253,6 +275,8 @@ def test_a_record_with_a_gap_is_not_completed(what: str) -> None:
     [
         ("controllers.fine_tune.FineTune", "a.B", ""),
         ("controllers.initialize_global_weights.InitializeGlobalWeights", "a.B", "initialized"),
+        ("controllers.closing_validation.ClosingValidation", "a.B", '"validation"'),
+        ("nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather", "a.B", '"round": 1, "num_rounds"'),
         ("a.CrossSiteModelEval", "a.ValidationJsonGenerator", "cross_site_val/cross_val_results.json"),
     ],
 )
@@ -260,11 +284,13 @@ def test_a_result_that_a_workflow_should_have_left_is_missed(
     workspace: Path, workflow: str, component: str, gone: str
 ) -> None:
     run = workspace / "server" / "simulate_job"
-    config = {"workflows": [{"path": workflow}], "components": [{"path": component}]}
+    config = {"workflows": [{"path": workflow, "args": {"num_rounds": 2}}], "components": [{"path": component}]}
     (run / "app_server" / "config").mkdir(parents=True)
     (run / "app_server" / "config" / "config_fed_server.json").write_text(json.dumps(config))
     if gone.endswith(".json"):
         assert read_report(workspace).status == "completed"
+        (run / gone).write_text((run / gone).read_text()[:-1])
+        assert read_report(workspace).status == "incomplete"
         (run / gone).unlink()
     elif gone:
         lines = (run / "progress.jsonl").read_text().splitlines(keepends=True)
@@ -302,3 +328,15 @@ def test_embedded_data_that_were_asked_for_were_not_missing(workspace: Path, dat
     report = read_report(workspace)
     report.dataset = {"dataset": "digits", "embedded": True}
     assert ("The job asked for it" in embedded_warning(report)) == asked
+
+
+@pytest.mark.parametrize(("first_round", "status"), [(1, "completed"), (0, "incomplete")])
+def test_a_continued_workflow_begins_in_its_middle(workspace: Path, first_round: int, status: str) -> None:
+    run = workspace / "server" / "simulate_job"
+    arguments = {"num_rounds": 2, "first_round": first_round}
+    config = {"workflows": [{"path": "controllers.continued_rounds.ContinuedRounds", "args": arguments}]}
+    (run / "app_server" / "config").mkdir(parents=True)
+    (run / "app_server" / "config" / "config_fed_server.json").write_text(json.dumps(config))
+    lines = (run / "progress.jsonl").read_text().splitlines(keepends=True)
+    (run / "progress.jsonl").write_text("".join(line for line in lines if '"round": 1, "num_rounds"' not in line))
+    assert read_report(workspace).status == status

@@ -156,8 +156,9 @@ def test_what_makes_a_continuation_impossible_is_named(tmp_path: Path) -> None:
     for name in ("pre_train", "scatter_and_gather"):
         append(folder, "workflow_finished", workflow=name)
     append(folder, "job_ended")
+    append(folder, "validation", round=4, sites={"site-1": {"val_accuracy": 1.0}}, samples={"site-1": 1})
     (folder / "cross_site_val").mkdir()
-    (folder / "cross_site_val" / "cross_val_results.json").write_text("{}")
+    (folder / "cross_site_val" / "cross_val_results.json").write_text('{"site-1": {"site-2": {"test_accuracy": 1.0}}}')
     assert f"job {JOB_ID}: is completed: there is nothing to continue" in refused()
 
 

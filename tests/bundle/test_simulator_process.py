@@ -48,8 +48,8 @@ def test_paths_with_blanks_and_quotes_stay_whole() -> None:
     code = """
 import bundle.simulator_process
 from nvflare.private.fed.app.simulator import simulator_runner
-print(simulator_runner.shlex.split("/a b/python -m x.y -o /it's a #1/ws --logging_config /l (1) --gpu 0", True))
+print(simulator_runner.shlex.split("/a -m b/python -m x.y -o /it's a #1 -o 2/ws --logging_config /l (1) --gpu 0", True))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    expected = ["/a b/python", "-m", "x.y", "-o", "/it's a #1/ws", "--logging_config", "/l (1)", "--gpu", "0"]
+    expected = ["/a -m b/python", "-m", "x.y", "-o", "/it's a #1 -o 2/ws", "--logging_config", "/l (1)", "--gpu", "0"]
     assert done.stdout.strip() == repr(expected)
