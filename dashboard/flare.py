@@ -20,7 +20,7 @@ from custom.errors import BundleError
 from dashboard.metas import to_job
 from dashboard.poller import Poller
 from dashboard.redact import redact
-from dashboard.results import WAS_ABORTED, Results
+from dashboard.results import NOT_SEEN, WAS_ABORTED, Results
 from dashboard.system import ABORTED, COMPLETED, Job, Snapshot
 
 STOP_S = 3.0
@@ -148,10 +148,12 @@ class Flare:
     def _without_result(self, job: Job, error: BundleError) -> Report:
         """Of a job that ended: what FLARE's list says, and what was seen while it ran."""
         report = self._live_report(job)
-        report.status = "completed" if job.status == COMPLETED else report.status
         report.status = "failed" if job.reason else report.status
+        if job.status == COMPLETED and not report.finished:
+            report.errors.append(NOT_SEEN)
         if job.status == ABORTED:
             report.errors.insert(0, WAS_ABORTED)
+            report.status = report.status if report.finished else "aborted"
         report.warnings.append(f"this shows no more than was seen while the job ran: {error}")
         return report
 

@@ -33,6 +33,7 @@ ERROR_LOG = "error_log.txt"
 SITE_LOG = "ERRORLOG_"  # component of a job's entry in FLARE's store: errors that a site wrote, sent when it ended
 SITE_LOG_S = 2.0  # that it may take after the job ended
 WAS_ABORTED = "it was aborted"
+NOT_SEEN = "FLARE says that it completed, and its end was not seen here"
 LAST, BEST = "final global model", "best global model"
 logger = logging.getLogger(__name__)
 
@@ -212,6 +213,7 @@ def _read(folder: Path, job: Job) -> Report:
     report.errors = [redact(error.replace(f"{workspace}/", "")) for error in report.errors]
     if job.status == ABORTED:  # what the logs say of its end is a consequence
         report.errors = [WAS_ABORTED, *what_went_wrong(read_events(workspace / FILE_NAME))]
+        report.status = report.status if report.finished else "aborted"
     elif job.reason:
         report.errors = [job.reason, *report.errors]
     if job.status not in (COMPLETED, ABORTED) and report.errors and not report.finished:

@@ -33,6 +33,10 @@ CONSEQUENCES = re.compile(
     r"|KeyboardInterrupt|heartbeat|[Cc]an(no|')t (send|reach)|no connection|TIMEOUT|cell .*timeout|shutting down"
 )
 BLANK_REMEDY = "FLARE's simulator breaks a path at a blank or a quote; python -m bundle run takes any path"
+OTHER_CODE = re.compile(r"No module named '(custom|controllers)\b")
+OTHER_CODE_REMEDY = (
+    "is there a folder or file of that name where the command was typed, or on PYTHONPATH? start FLARE elsewhere"
+)
 RESOURCE, REAL, ERROR_LINE, CONSEQUENCE = range(4)
 MOST = 1000  # candidates of a log
 
@@ -57,6 +61,8 @@ def first_cause(run: Run, sites: list[str]) -> str:
     if best is None:
         return ""
     split = run.job_id == "simulate_job" and run.sites_root and re.search(r"[\s'\"\\#]", str(run.sites_root))
+    if OTHER_CODE.search(best.text):
+        return f"{best}; {OTHER_CODE_REMEDY}"
     started = "child process" in best.text or "run_client_thread" in best.text or ARGUMENTS.search(best.text)
     return f"{best}; {BLANK_REMEDY}" if started and (split or PATH.search(best.text)) else str(best)
 

@@ -131,7 +131,7 @@ def status_line(report: Report) -> str:
     if report.status != "incomplete":
         return report.status
     if report.errors:
-        return "incomplete (it stopped before its end; what went wrong is below)"
+        return "incomplete (what is missing or went wrong is below)"
     return "incomplete (no end was recorded: it is still running, or it was killed)"
 
 

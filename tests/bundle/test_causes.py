@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.report.causes import BLANK_REMEDY, first_cause, lack_of_resources
+from bundle.report.causes import BLANK_REMEDY, OTHER_CODE_REMEDY, first_cause, lack_of_resources
 from bundle.report.locate import Run
 
 LATER = """\
@@ -106,3 +106,11 @@ def test_a_blank_in_the_path_of_flares_own_simulator_is_named(tmp_path: Path) ->
     assert not first_cause(run_with(tmp_path, server=ENDED), []).endswith(BLANK_REMEDY)
     gone = "2026-01-01 10:00:01,000 - S - ERROR - run_client_thread error: PermissionError: [Errno 13] denied: '/a'\n"
     assert first_cause(run_with(tmp_path, site=gone), ["site"]).endswith(BLANK_REMEDY)
+
+
+@pytest.mark.parametrize("name", ["custom.filters", "controllers.fine_tune"])
+def test_another_package_of_the_name_of_a_jobs_is_explained(tmp_path: Path, name: str) -> None:
+    run = run_with(
+        tmp_path, server=f"Traceback (most recent call last):\nModuleNotFoundError: No module named '{name}'\n"
+    )
+    assert first_cause(run, []).endswith(OTHER_CODE_REMEDY)

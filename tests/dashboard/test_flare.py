@@ -19,6 +19,7 @@ from bundle.connection import Refused
 from custom.errors import BundleError
 from dashboard.flare import Flare
 from dashboard.poc import PORTS, Poc, in_use
+from dashboard.results import NOT_SEEN
 from dashboard.system import ABORTED, COMPLETED, Job
 from tests.jobs.flare import export
 
@@ -198,7 +199,9 @@ def test_a_lead_sees_and_launches_but_reads_no_logs(poc: Poc, flare: Flare, done
         for asked in (lead.logs, lead.result_folder):
             with pytest.raises(Refused, match=r"does not allow this to lead@nvidia\.com"):
                 asked(done)
-        assert "no more than was seen while the job ran" in lead.report(done).warnings[0]
+        report = lead.report(done)
+        assert "no more than was seen while the job ran" in report.warnings[0]
+        assert (report.status, report.errors) == ("incomplete", [NOT_SEEN])
         own = lead.submit(make(tmp_path, "of-lead", rounds=40), "of-lead")
         wait_for(lambda: rounds(lead, own) > 0, "live round")
         assert len(lead.report(own).rounds) >= 1

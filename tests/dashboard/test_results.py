@@ -65,7 +65,7 @@ def test_a_job_that_was_aborted_says_so_and_not_what_followed_from_it(results: R
     write_rounds(workspace, 5, 2)
     (workspace / "log.txt").write_text("2026-11-21 14:31:02,314 - ServerRunner - ERROR - aborting\n")
     report = results.report(job)
-    assert (report.errors, report.status, len(report.rounds)) == (["it was aborted"], "incomplete", 2)
+    assert (report.errors, report.status, len(report.rounds)) == (["it was aborted"], "aborted", 2)
 
 
 def test_a_site_that_could_not_make_its_classes_is_named_with_the_cause(results: Results) -> None:
