@@ -88,7 +88,8 @@ def notes(report: Report, writers: Writers) -> list[str]:
     if dropped := round(sum(row.aggregate.get("dropped_writers", 0) for row in report.rounds)):
         rounds = sum(row.aggregate.get("dropped_writers", 0) > 0 for row in report.rounds)
         found.append(
-            f"updates of writers dropped in training because they were not finite: {dropped}, in {rounds} rounds"
+            f"updates of writers dropped in training because they were not finite: {dropped}, in {rounds} "
+            f"round{'s' * (rounds != 1)}"
         )
     # Of a site that tells what it left out by reason, these are among it.
     told = [counts for site, counts in report.samples.items() if not report.left_out.get(site)]

@@ -108,7 +108,7 @@ def download(root: Path, remote: Remote) -> Path:
 def _check_answers(url: str) -> None:
     """Raises OSError where there is no network."""
     with contextlib.suppress(urllib.error.HTTPError):  # the server is there, and this is the folder of its files
-        urllib.request.urlopen(url, timeout=TIMEOUT_S).close()
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT_S).close()
 
 
 def fetch(url: str, path: Path, md5: str) -> None:

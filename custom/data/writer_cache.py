@@ -45,6 +45,7 @@ def open_converted(cache_dir: Path, name: str, files: Sequence[Path], convert: C
 
     Raises:
         BundleError: from `convert`, or the cache cannot be written or read.
+        PermissionError: one of `files` may not be read.
     """
     folder = cache_dir / f"{name}-{_key(files)}"
 
@@ -55,6 +56,8 @@ def open_converted(cache_dir: Path, name: str, files: Sequence[Path], convert: C
     try:
         make_once(folder, make)
     except (OSError, Timeout) as error:
+        if isinstance(error, PermissionError) and error.filename in map(str, files):
+            raise  # the site may not read its data
         raise BundleError(
             "cannot be written",
             code="not-writable",

@@ -119,10 +119,20 @@ def test_the_sentences_of_the_terminal() -> None:
         "harmed by personalising: 25 % (1 of 4 writers)",
         "mean accuracy of 0.625 or more, first seen: initial never, personalised after 2 rounds",
         "held-out writers left out because what they made of the model diverged: 2",
-        "updates of writers dropped in training because they were not finite: 2, in 1 rounds",
+        "updates of writers dropped in training because they were not finite: 2, in 1 round",
         "writers left out for having too few samples: 7 of the data set that each site reads",
     ):
         assert line in lines
+
+
+def test_writers_left_out_are_told_once() -> None:
+    """By the site's reason where it gives reasons, as `skipped_writers` counts the same ones."""
+    events = writers_events()
+    (initialized,) = (event for event in events if event["event"] == "initialized")
+    initialized["left_out"] = {name: {"writers with fewer than 2 samples": 7} for name in ("site-1", "site-2")}
+    text = to_text(build(events))
+    assert text.count("too few samples") == 0
+    assert text.count("writers with fewer than 2 samples: 7") == 1
 
 
 def test_many_rounds_and_points_are_thinned() -> None:

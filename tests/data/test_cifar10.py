@@ -242,7 +242,7 @@ def test_a_download_with_a_wrong_checksum_is_not_kept(tmp_path, site, damage):
 def test_no_network(tmp_path, site, url):
     with pytest.raises(Unavailable, match=r"cannot be downloaded from .* point dataset_path or FLARE_DATA_ROOT"):
         download(tmp_path / "root", dataclasses.replace(site, url=url))
-    assert leftovers(tmp_path / "root") == []
+    assert not (tmp_path / "root").exists()  # the path may be a mistyped one
 
 
 def test_a_root_that_cannot_be_made(tmp_path, site):

@@ -12,7 +12,7 @@ import pytest
 
 from bundle.data import prepare
 from custom.data.component import or_embedded
-from custom.data.folders import DEFAULT_PATH, NoHome, cache_folder, contents, data_root, given
+from custom.data.folders import DEFAULT_PATH, NoHome, cache_folder, contents, data_root, given, without_tilde
 from custom.data.writer_cache import open_converted
 from custom.errors import BundleError
 
@@ -52,10 +52,24 @@ def test_without_a_home_folder_the_variables_are_named(no_home: None, monkeypatc
     assert error.value.code == "data-missing"
     with pytest.raises(BundleError):
         prepare("mnist", Path("~/data"))
+    with pytest.raises(BundleError) as error:
+        without_tilde("~/data")
+    assert error.value.code == "not-writable"
     assert or_embedded(lambda: data_root(DEFAULT_PATH), lambda: Path("digits"), "embedded", "") == Path("digits")
     monkeypatch.setenv("FLARE_DATA_ROOT", "/c")
     monkeypatch.setenv("FLARE_CACHE_DIR", "/d")
     assert (data_root(DEFAULT_PATH), cache_folder()) == (Path("/c"), Path("/d"))
+
+
+def test_files_that_may_not_be_read_are_not_the_caches_fault(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.touch()
+
+    def convert(_: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with pytest.raises(PermissionError):
+        open_converted(tmp_path / "cache", "name", [path], convert)
 
 
 def test_a_cache_that_cannot_be_written_names_the_variable() -> None:
