@@ -46,10 +46,10 @@ def test_what_was_left_out_is_shown_everywhere() -> None:
     events[1]["left_out"] = {"site-1": {"<b>": 1200, "files": 3}, "site-2": {"<b>": 1200, "files": 3}}
     events[1]["data_notes"] = {"site-2": ["16-bit images"]}
     report = build(events)
-    line = "site-1, site-2: 1,200 <b>; 3 files"
+    line = "site-1, site-2: <b>: 1,200; files: 3"
     assert f"left out of the data\n  {line}\nhow the data were read\n  site-2: 16-bit images" in to_text(report)
     page = to_html(report)
-    assert "<p>site-1, site-2: 1,200 &lt;b&gt;; 3 files</p>" in page
+    assert "<p>site-1, site-2: &lt;b&gt;: 1,200; files: 3</p>" in page
     assert "<p>site-2: 16-bit images.</p>" in page
     out = io.StringIO()
     Live(out).show(events[1])
