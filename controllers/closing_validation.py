@@ -70,7 +70,7 @@ class ClosingValidation(Controller):
         if not isinstance(fl_ctx.get_prop(AppConstants.GLOBAL_MODEL), ModelLearnable):
             self.system_panic("closing_validation: no global model yet; put this workflow after training", fl_ctx)
         elif not isinstance(self._engine.get_component(self.selector_id), IntimeModelSelector):
-            self.system_panic(f"closing_validation: {self.selector_id} is no IntimeModelSelector of this job", fl_ctx)
+            self.system_panic(f"closing_validation: {self.selector_id} is not a model selector of this job", fl_ctx)
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """Asks all sites, then writes the score down."""

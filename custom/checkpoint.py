@@ -75,7 +75,9 @@ def load(path: Path) -> Checkpoint:
         or content.get("format") != FORMAT
         or not set(Checkpoint._fields) <= content.keys()
     ):
-        raise BundleError("is no checkpoint of this version of the bundle", code="checkpoint-unusable", key=str(path))
+        raise BundleError(
+            "is not a checkpoint of this version of the bundle", code="checkpoint-unusable", key=str(path)
+        )
     fields = {name: content[name] for name in Checkpoint._fields}
     return Checkpoint(**{**fields, "model": {name: tensor.numpy() for name, tensor in fields["model"].items()}})
 
