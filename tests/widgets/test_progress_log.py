@@ -209,9 +209,7 @@ def test_a_failure_after_the_last_round_is_written_too(engine: Engine) -> None:
     assert (last["event"], last["task"], last["reason"]) == ("site_error", "validate", "no test split")
 
 
-@pytest.mark.parametrize(
-    ("samples", "written"), [({"site-1": {"train": 0}}, []), ({"site-1": {"train": 9}}, ["site-1"])]
-)
+@pytest.mark.parametrize(("train", "written"), [(0, []), (9, ["site-1"])])
 def test_a_site_that_only_scores_has_no_model_and_that_is_no_failure(
     engine: Engine, train: int, written: list[str]
 ) -> None:
