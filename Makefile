@@ -55,7 +55,7 @@ lint: setup-dev  ## ruff: rules and format
 types: setup-dev  ## mypy --strict
 	$(BIN)/mypy
 
-format: setup-dev  ## Let ruff mend what it can
+format: setup-dev  ## Let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
