@@ -7,6 +7,8 @@ import argparse
 import errno
 import json
 import os
+import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,7 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return BAD_INPUT
 
 
+def _first(error: OSError) -> OSError:
+    """Of a folder that could not be copied, shutil lists source, target and reason of each file, as text."""
+    if not isinstance(error, shutil.Error) or not isinstance(error.args[0], list):
+        return error
+    _, target, reason = error.args[0][0]
+    found = re.search(r"\[Errno (\d+)\]", str(reason))
+    number = int(found[1]) if found else 0
+    return OSError(number, os.strerror(number) if found else str(reason), str(target))
+
+
 def _typed(error: OSError) -> BundleError:
+    error = _first(error)
     problem, key = error.strerror or str(error), str(error.filename or "")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return BundleError(problem, code="disk-full", key=key, remedy="make room, or choose another folder")

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from resource import RLIMIT_FSIZE, setrlimit
 
 import pytest
 
+from bundle.__main__ import _typed
 from tests.bundle.conftest import Cli
 
 
@@ -58,6 +60,14 @@ def test_a_name_with_a_slash_is_refused(cli: Cli, job: Path, tmp_path: Path) -> 
     done = cli("export", job, tmp_path / "out")
     assert done.returncode == 2
     assert "got 'a/b'" in done.stderr
+
+
+def test_a_copy_that_failed_names_the_first_file_and_why() -> None:
+    reasons = [("/a", "/b", "[Errno 28] No space left on device: '/a' -> '/b'"), ("/c", "/d", "[Errno 13] no")]
+    error = _typed(shutil.Error(reasons))
+    assert (error.code, error.key) == ("disk-full", "/b")
+    assert _typed(shutil.Error(reasons[1:])).code == "not-writable"
+    assert _typed(shutil.Error([("/a", "/b", "odd")])).code == "file-unusable"
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(cli: Cli, workspace: Path, tmp_path: Path) -> None:
