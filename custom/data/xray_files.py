@@ -125,9 +125,14 @@ def _others(folder: Path, split: str, classes: list[Path]) -> Counter[str]:
 
 def _entries(folder: Path) -> list[Path]:
     """What is in a folder, but for what operating systems leave behind, by name."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if not (path.name.startswith(".") or path.name.lower() in JUNK))
+    return [Path(entry.path) for entry in _scan(folder)] if folder.is_dir() else []
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    """The same with what the system knows of each entry, so that a folder of many files is listed at once."""
+    with os.scandir(folder) as entries:
+        seen = [entry for entry in entries if not (entry.name.startswith(".") or entry.name.lower() in JUNK)]
+    return sorted(seen, key=lambda entry: entry.name)
 
 
 def _walk(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]:
@@ -135,11 +140,11 @@ def _walk(folder: Path, seen: frozenset[str] = frozenset()) -> Iterator[Path]:
     real = os.path.realpath(folder)
     if real in seen:
         return
-    for path in _entries(folder):
-        if path.is_dir():
-            yield from _walk(path, seen | {real})
+    for entry in _scan(folder):
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), seen | {real})
         else:
-            yield path
+            yield Path(entry.path)
 
 
 def _by_patient(folder: Path, found: _Found) -> list[XrayFile]:
