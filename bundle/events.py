@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
-LISTS = {"job_started": ("sites", "workflows")}  # by event; in all others `sites` is an object, as OBJECTS are
-OBJECTS = ("sites", "samples", "failed", "left_out", "data_notes", "uncounted", "dataset", "rounds")
+LISTS = {"job_started": ("sites", "workflows")}
+OBJECTS = {  # by event: the fields that are objects; `rounds`, for one, is a number in another event
+    "initialized": ("dataset", "samples", "left_out", "data_notes"),
+    "continued": ("rounds",),
+    "round": ("sites", "failed", "uncounted"),
+    "validation": ("sites", "samples"),
+    "fine_tuned": ("sites", "failed"),
+    "personalized": ("sites", "failed"),
+}
 WHOLE = ("round", "num_rounds")
 
 
@@ -50,18 +57,15 @@ def parse(line: bytes) -> Event | None:
 
 
 def _has_types(event: Event) -> bool:
-    lists = LISTS.get(event["event"], ())
-    objects = {name: event[name] for name in OBJECTS if name not in lists and event.get(name) is not None}
-    sites = objects.get("sites", {})
+    kind = event["event"]
+    lists = [event[name] for name in LISTS.get(kind, ()) if name in event]
+    objects = [event[name] for name in OBJECTS.get(kind, ()) if event.get(name) is not None]
+    sites = event.get("sites") if kind in ("round", "validation") else None
     return (
-        all(
-            type(event[name]) is list and all(type(item) is str for item in event[name])
-            for name in lists
-            if name in event
-        )
-        and all(type(value) is dict for value in objects.values())
+        all(type(value) is list and all(type(item) is str for item in value) for value in lists)
+        and all(type(value) is dict for value in objects)
         and all(type(facts) is dict for facts in (sites.values() if type(sites) is dict else ()))
         and all(type(event[name]) is int for name in WHOLE if event.get(name) is not None)
-        and (event["event"] != "round" or None not in (event.get("round"), event.get("num_rounds", 0)))
+        and (kind != "round" or None not in (event.get("round"), event.get("num_rounds", 0)))
         and all(type(event[name]) in (int, float) for name in ("time", "seconds") if name in event)
     )

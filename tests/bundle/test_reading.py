@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.events import Event, Follower, read_events
+from bundle.events import Event, Follower, parse, read_events
 from bundle.report.model import Score
 from bundle.report.reading import NOT_WRITTEN, build, read_report
 from bundle.report.wording import embedded_warning
@@ -160,6 +160,25 @@ def test_a_line_with_fields_of_another_type_is_a_gap(workspace: Path, line: str)
     path.write_text(f"{line}\n{path.read_text()}")
     report = read_report(workspace)
     assert (report.status, len(report.rounds)) == ("incomplete", 2)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {
+            "event": "fine_tuned",
+            "rounds": 2,
+            "start_from": "best",
+            "sites": {"site-1": {"best_epoch": 1}},
+            "failed": {},
+        },
+        {"event": "personalized", "round": 3, "sites": {"site-1": {"writers": []}}, "failed": {"site-2": "no writers"}},
+        {"event": "continued", "job_id": "a", "workflow": "w", "round": 2, "rounds": {"w": 2}},
+        {"event": "initialized", "dataset": None, "samples": {}},
+    ],
+)
+def test_the_events_that_jobs_write_are_read(event: Event) -> None:
+    assert parse(json.dumps(event).encode()) == event
 
 
 def test_a_last_line_without_its_newline_counts_and_rubbish_does_not(tmp_path: Path) -> None:
