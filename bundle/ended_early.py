@@ -9,7 +9,7 @@ from typing import Any
 
 from bundle.arguments import components
 from bundle.events import Event, read_events
-from bundle.jobs import read_json
+from bundle.jobs import check_name, read_json
 from bundle.report.locate import Run, opened
 from bundle.report.reading import read_run
 from custom import checkpoint
@@ -84,6 +84,8 @@ def read_ended_early(run: Run, extract_to: Path) -> EndedEarly:
             code="not-resumable", key=f"job {run.job_id} deploy_map", expected="one app for server and sites", got=got
         )
     (app_name,) = apps
+    for name, where in ((meta.get("name"), "name"), (app_name, "deploy_map")):  # they become folders, here and there
+        check_name(name, f"job {run.job_id} {where}")
     app, events = folder / APP, read_events(folder / FILE_NAME)
     paths = sorted((app / "config").glob("config_fed_*.json"))
     ended = EndedEarly(
