@@ -133,14 +133,19 @@ def check_workspace(workspace: Path, new: bool = True) -> Path:
             key=str(workspace),
             remedy="choose another -w, or remove it first",
         )
-    if not str(workspace).isprintable():
+    check_printable(workspace, "-w")
+    return workspace
+
+
+def check_printable(folder: Path, option: str) -> None:
+    """Raises BundleError for a path that FLARE's simulator cannot pass on to its processes."""
+    if not str(folder).isprintable():
         raise BundleError(
             "FLARE cannot use a path with control characters",
             code="workspace-unusable",
-            key=f"-w {str(workspace)!r}",
-            remedy="choose another -w",
+            key=f"{option} {str(folder)!r}",
+            remedy=f"choose another {option}",
         )
-    return workspace
 
 
 def check_sites(job: Job, sites: int, threads: int) -> None:

@@ -27,7 +27,7 @@ from bundle import settings
 from bundle.arguments import is_component
 from bundle.export import export
 from bundle.jobs import Job, read_job, read_json
-from bundle.run import check_sites
+from bundle.run import check_printable, check_sites
 from bundle.sweep_grid import Point, points
 from bundle.sweep_plot import to_html, write_png
 from bundle.sweep_results import Result, choose_metric, load
@@ -115,13 +115,7 @@ def _size(asked: Asked) -> Size:
 
 
 def _check_out(out: Path, facts: dict[str, Any]) -> None:
-    if not str(out).isprintable():
-        raise BundleError(
-            "FLARE cannot use a path with control characters",
-            code="workspace-unusable",
-            key=f"-o {str(out)!r}",
-            remedy="choose another -o",
-        )
+    check_printable(out, "-o")
     if (out / SWEEP_FILE).is_file():
         known = read_json(out / SWEEP_FILE)
         for name, value in facts.items():
