@@ -207,7 +207,7 @@ class CheckUpdate(Filter):
     def _refuse(self, shareable: Shareable, error: UpdateRejected, fl_ctx: FLContext) -> Shareable:
         # A client sends a result again until it is acknowledged, and the communicator drops the repetition: no fault.
         log = self.log_info if error.reason == "resent" else self.log_error
-        log(fl_ctx, f"update refused ({error.reason}): {error}")
+        log(fl_ctx, f"update refused ({error.reason}): {error.coded()}")
         with self._lock:
             self.counts[error.reason] = self.counts.get(error.reason, 0) + 1
         # All headers stay (cookies, peer props, JobStatsReporter's telemetry), and the data goes. They overwrite the
