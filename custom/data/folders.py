@@ -17,7 +17,7 @@ from custom.errors import BundleError
 
 DEFAULT_PATH = "~/.cache/flare-bundle"
 ROOT_VARIABLE, CACHE_VARIABLE = "FLARE_DATA_ROOT", "FLARE_CACHE_DIR"
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 MOST_NAMED = 5  # folders that an error names
 MOST_LOOKED_AT = 50  # files of a folder
 

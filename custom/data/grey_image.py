@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from custom.data.folders import IMAGE_SUFFIXES
+
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")
-SUFFIXES = (".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 DEPTHS = (8, 10, 12, 14, 16)
 UNREADABLE = "images that cannot be read"
 NO_IMAGE = "files that are not images"
@@ -52,7 +53,7 @@ def read_grey(side: int, path: Path) -> Grey | str:
         with Image.open(path, formats=FORMATS) as image:
             return _refusal(image) or _read(image, side)
     except UnidentifiedImageError:
-        return UNREADABLE if path.suffix.lower() in SUFFIXES else NO_IMAGE
+        return UNREADABLE if path.suffix.lower() in IMAGE_SUFFIXES else NO_IMAGE
     except Exception:  # a damaged image can raise anything
         return UNREADABLE
 
