@@ -6,12 +6,12 @@ forget what it sent only when it was taken, so every training task tells it of w
 site's own copy when FLARE fires BEFORE_TASK_DATA_FILTER; so this takes no further entry in a job's JSON, works with any
 workflow, and tells no site of the others.
 
-It checks what it receives as CheckUpdate does, except weights and norms. The bytes are `custom.compression.wire`'s.
+It checks what it receives as CheckUpdate does, except weights. The bytes are `custom.compression.wire`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,11 +21,13 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 
 from custom.aggregators.weighted import Update, WeightedAggregator
-from custom.checks.update import Origin, Tensors, shown
+from custom.checks.update import Origin, Tensors, UpdateRejected, is_statistic, shown
 from custom.compression import wire
 from custom.errors import BundleError
 from custom.filters.check_update import check_content, global_model, training_task, workflow_and_site
-from custom.keys import TAKEN_ROUND
+from custom.keys import POSITIONS, TAKEN_ROUND
+from custom.learning.robust import LinearRule, Rule
+from custom.learning.rules import WEIGHTED_MEAN, built
 from custom.panic import ends_job
 
 ABSENT = ("zero_update", "not_counted")
@@ -59,11 +61,19 @@ class SparseAggregator(WeightedAggregator):
         absent: what an entry stands for that a sparse update leaves out: `zero_update`, that the site would not change
             it, as error feedback needs it (sum / weight of all sites); or `not_counted`, that the site has no say (mean
             over those that sent it).
-        min_contributions: as in WeightedAggregator.
+        min_contributions, rule, max_norm_ratio, max_samples_ratio: as in WeightedAggregator; a rule that looks at
+            single entries, such as the median, takes dense updates and no others.
     """
 
-    def __init__(self, absent: str = "zero_update", min_contributions: int = 1) -> None:
-        super().__init__(min_contributions)
+    def __init__(
+        self,
+        absent: str = "zero_update",
+        min_contributions: int = 1,
+        rule: Rule | str = WEIGHTED_MEAN,
+        max_norm_ratio: float | None = 3.0,
+        max_samples_ratio: float | None = None,
+    ) -> None:
+        super().__init__(min_contributions, rule, max_norm_ratio, max_samples_ratio)
         self.absent = absent
         self._taken: dict[tuple[str, str], int] = {}  # by workflow, since each has its own rounds, and site
 
@@ -96,18 +106,38 @@ class SparseAggregator(WeightedAggregator):
         self._taken = {(str(workflow), str(site)): int(number) for workflow, site, number in state["taken"]}
 
     def check_content(self, dxo: DXO, weight: float, origin: Origin, fl_ctx: FLContext) -> None:
-        """Refuses an update that does not fit the global model, or is damaged.
+        """Refuses an update that does not fit the global model, is damaged, or is nothing for the rule.
 
         Raises:
             UpdateRejected: names site, round and tensor.
         """
+        rule = built(self.rule)
+        if dxo.get_meta_prop(POSITIONS) is not None and not (rule is None or isinstance(rule, LinearRule)):
+            expected, remedy = (
+                f"a dense update, for {type(rule).__name__}",
+                "the rule geometric_median takes sparse ones",
+            )
+            raise UpdateRejected("kind", origin, expected=expected, got="a sparse one", remedy=remedy)
         model, _ = global_model(origin.site, fl_ctx)
         check_content(dxo, weight, model, origin, allow_partial=True)
 
+    def rows(self, contributions: Mapping[str, Update], fl_ctx: FLContext) -> Iterator[NDArray[Any]]:
+        """See WeightedAggregator; zeros where a site sent nothing."""
+        model, _ = global_model("", fl_ctx)
+        for name in (name for name in model if not is_statistic(name)):
+            having = [(k, u) for k, u in enumerate(contributions.items()) if name in u[1].diff]
+            terms = [(k, _term(name, site, update, model)) for k, (site, update) in having]
+            size = model[name].size if terms else 0
+            for number, start in enumerate(range(0, size, PIECE)):
+                stop = min(start + PIECE, size)
+                rows = np.zeros((len(contributions), stop - start))
+                for k, term in terms:
+                    where, values = _piece(term, number, start, stop)
+                    rows[k, where] = values
+                yield rows
+
     def mean(self, contributions: Mapping[str, Update], fl_ctx: FLContext) -> dict[str, NDArray[Any]]:
         """See WeightedAggregator; what is in the mean counts as taken."""
-        if not contributions:
-            return {}
         model, current_round = global_model("", fl_ctx)
         result = mean_of_entries(contributions, model, self.absent)
         workflow, _ = workflow_and_site(fl_ctx)

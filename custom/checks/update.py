@@ -13,9 +13,8 @@ from __future__ import annotations
 import math
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from numbers import Real
-from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,30 +141,10 @@ def l2_norm(update: Tensors, *, statistics: bool = False) -> float:
     return math.sqrt(math.fsum(float(np.einsum("j,j->", vector, vector, dtype=np.float64)) for vector in flat))
 
 
-def check_norm(
-    norm: float,
-    recent_norms: Sequence[float],
-    origin: Origin,
-    *,
-    max_norm_ratio: float = 100.0,
-    min_history: int = 3,
-    key: str = "update norm",
-) -> None:
-    """Refuses an update that is far larger than what was accepted recently.
-
-    Nothing is compared before `min_history` norms are known: in round one, sites of very different sizes take very
-    different numbers of steps, and one or two norms do not say which of them is the odd one out.
-
-    Raises:
-        UpdateRejected: if `norm` is above `max_norm_ratio` times the median of `recent_norms`, or overflows float64.
-    """
-    limit = max_norm_ratio * median(recent_norms) if len(recent_norms) >= min_history else math.inf
-    if norm > limit or not math.isfinite(norm):
-        expected = f"at most {limit:.4g} ({max_norm_ratio:g} x the median of {len(recent_norms)} recent norms)"
-        if math.isinf(limit):
-            expected = "a finite number"
-        remedy = "is the learning rate the same at every site? If it is meant, raise max_norm_ratio"
-        raise UpdateRejected("norm", origin, key=key, expected=expected, got=f"{norm:.4g}", remedy=remedy)
+def check_norm(norm: float, origin: Origin) -> None:
+    """Raises UpdateRejected if the norm of an update of finite values overflows float64."""
+    if not math.isfinite(norm):
+        raise UpdateRejected("norm", origin, key="update norm", expected="a finite number", got=f"{norm:.4g}")
 
 
 def check_weight(weight: Any, origin: Origin, *, max_weight: float = 1e9) -> float:

@@ -9,9 +9,9 @@ It does not decide how many refusals a job survives: ScatterAndGather's `min_cli
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.event_type import EventType
@@ -26,30 +26,17 @@ from custom.checks import update as checks
 from custom.checks.update import Origin, Tensors, UpdateRejected
 from custom.compression import wire
 from custom.errors import BundleError
-from custom.keys import LARGEST_WRITER, POSITIONS, SAMPLES, TOO_LARGE_ROUND, WRITERS
+from custom.keys import LARGEST_WRITER, POSITIONS, SAMPLES, WRITERS
 from custom.panic import ends_job
-
-KINDS = {False: "update norm", True: "norm of the running statistics"}  # by whether it is of statistics
-
-
-class _Accepted(NamedTuple):
-    task_id: str | None
-    norms: dict[bool, float]
 
 
 class CheckUpdate(Filter):
     """Replaces an unfit update by an error reply that carries the reason.
 
-    Norms are compared with those of earlier rounds of the same workflow, never with the current round's: what is
-    refused must not depend on which site answers first. The norm of the weights and that of BatchNorm's running
-    statistics, whose scale is that of the activations, are compared each with their own. A variance that would become
-    negative is refused.
+    It looks at each update by itself. How an update stands among the others is for the aggregator to see, when the
+    round closes and all are there. A variance that would become negative is refused.
 
     Args:
-        max_norm_ratio: how many times the median of recent norms an update's norm may be. When a model leaves the
-            plateau it begins on, honest norms grow more than tenfold from one round to the next.
-        history: how many recently accepted, non-zero norms are remembered.
-        min_history: how many of them it takes before norms are compared.
         max_weight: largest number of samples a site may claim; where InitializeGlobalWeights has asked for it, the
             number of training samples it then reported is the limit. Where the task says which writers are to train, as
             after DrawWriters, so is their number times the samples of the site's largest writer.
@@ -62,27 +49,21 @@ class CheckUpdate(Filter):
 
     def __init__(
         self,
-        max_norm_ratio: float = 100.0,
-        history: int = 20,
-        min_history: int = 3,
         max_weight: float = 1e9,
         allow_partial: bool = False,
         writers_weigh_one: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.max_norm_ratio = max_norm_ratio
-        self.history = history
-        self.min_history = min_history
         self.max_weight = max_weight
         self.allow_partial = allow_partial
         self.writers_weigh_one = writers_weigh_one
         self.counts: dict[str, int] = Counter()
         self._lock = threading.Lock()
-        self._norms: dict[bool, deque[float]] = {kind: deque(maxlen=history) for kind in KINDS}
         self._round: tuple[str, int] = ("", -1)
-        self._accepted: dict[str, _Accepted] = {}
-        self._too_large: dict[tuple[str, str], int] = {}  # by workflow and site: the last round with a refused norm
-        self._drawn: dict[tuple[str, str], tuple[int, int]] = {}  # the same: the last round with a draw, and how many
+        self._accepted: dict[str, str | None] = {}  # of this round: the task by site
+        self._drawn: dict[
+            tuple[str, str], tuple[int, int]
+        ] = {}  # by workflow and site: last round with a draw, and how many
 
     def check(self) -> None:
         """Looks at the settings.
@@ -90,17 +71,9 @@ class CheckUpdate(Filter):
         Raises:
             BundleError: one is out of range.
         """
-        for key in ("max_norm_ratio", "max_weight"):
-            value = getattr(self, key)
-            if not (checks.is_finite_number(value) and value > 0):
-                raise BundleError(
-                    code="setting-value", key=f"CheckUpdate {key}", expected="a number above 0", got=repr(value)
-                )
-        if not 1 <= self.min_history <= self.history:
-            expected = f"a number from 1 to history ({self.history})"
-            raise BundleError(
-                code="setting-value", key="CheckUpdate min_history", expected=expected, got=self.min_history
-            )
+        if not (checks.is_finite_number(self.max_weight) and self.max_weight > 0):
+            got = repr(self.max_weight)
+            raise BundleError(code="setting-value", key="CheckUpdate max_weight", expected="a number above 0", got=got)
         tasks = self.writers_weigh_one
         if isinstance(tasks, str) or not all(isinstance(task, str) for task in tasks):
             raise BundleError(
@@ -109,22 +82,17 @@ class CheckUpdate(Filter):
 
     @ends_job
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Starts afresh with the run, if the settings are good; tells a site whose update was too large.
+        """Starts afresh with the run, if the settings are good.
 
-        Else a site that sends what was refused again, as sparse exchange does, would be refused for ever. When the
-        filters are through with a task, it notes how many writers the site is to train.
+        When the filters are through with a task, it notes how many writers the site is to train.
         """
         if event_type == EventType.START_RUN:
             self.check()
             with self._lock:
                 self.counts.clear()
-                self._forget_norms()
                 self._accepted.clear()
-                self._too_large.clear()
                 self._drawn.clear()
                 self._round = ("", -1)
-        elif event_type == EventType.BEFORE_TASK_DATA_FILTER and (task := training_task(fl_ctx)) is not None:
-            task.set_header(TOO_LARGE_ROUND, self._too_large.get(workflow_and_site(fl_ctx), -1))
         elif event_type == EventType.AFTER_TASK_DATA_FILTER and (task := training_task(fl_ctx)) is not None:
             drawn, current_round = task.get_header(WRITERS), task.get_cookie(AppConstants.CONTRIBUTION_ROUND)
             if drawn is not None:
@@ -155,17 +123,9 @@ class CheckUpdate(Filter):
         weight = checks.check_weight(sent, origin, max_weight=self._largest_weight(site, current_round, fl_ctx))
         check_content(dxo, weight, model, origin, allow_partial=self.allow_partial)
         checks.check_variances(dxo.data, model, origin)
-        norms = {kind: checks.l2_norm(dxo.data, statistics=kind) for kind in KINDS}
-        ratio, least = self.max_norm_ratio, self.min_history
-        try:
-            for kind, key in KINDS.items():
-                recent = self._norms[kind]
-                checks.check_norm(norms[kind], recent, origin, max_norm_ratio=ratio, min_history=least, key=key)
-        except UpdateRejected:
-            self._too_large[workflow_and_site(fl_ctx)] = current_round
-            raise
+        checks.check_norm(checks.l2_norm(dxo.data), origin)
         checks.check_metrics(dxo.get_meta_prop(MetaKey.INITIAL_METRICS), origin)
-        self._accepted[site] = _Accepted(task_id, norms)
+        self._accepted[site] = task_id
 
     def _largest_weight(self, site: str, current_round: int, fl_ctx: FLContext) -> float:
         """The samples that the site said it has before training; of one that did not say, the most that any has.
@@ -181,26 +141,14 @@ class CheckUpdate(Filter):
         return min(limit, number * _told(site, LARGEST_WRITER, fl_ctx, limit)) if number else 0
 
     def _enter_round(self, workflow: str, current_round: int) -> None:
-        """On the first result of a new round, turns the finished round's norms into history, in name order."""
-        if (workflow, current_round) == self._round:
-            return
-        for kind, history in self._norms.items():
-            norms = (accepted.norms[kind] for _, accepted in sorted(self._accepted.items()))
-            history.extend(norm for norm in norms if norm > 0)
-        if workflow != self._round[0]:  # it may train in another way, with updates of another size
-            self._forget_norms()
-        self._accepted.clear()
-        self._round = (workflow, current_round)
-
-    def _forget_norms(self) -> None:
-        for history in self._norms.values():
-            history.clear()
+        if (workflow, current_round) != self._round:
+            self._accepted.clear()
+            self._round = (workflow, current_round)
 
     def _check_first(self, origin: Origin, task_id: str | None) -> None:
-        earlier = self._accepted.get(origin.site)
-        if earlier is None:
+        if origin.site not in self._accepted:
             return
-        if task_id and earlier.task_id == task_id:
+        if task_id and self._accepted[origin.site] == task_id:
             raise UpdateRejected("resent", origin, "the accepted update again; its acknowledgement was lost on the way")
         raise UpdateRejected("duplicate", origin, "this site's update of this round was accepted before")
 
@@ -252,6 +200,10 @@ def check_content(dxo: DXO, weight: float, model: Tensors, origin: Origin, *, al
         checks.check_update(dxo.data, weight, model, origin, allow_partial=allow_partial)
     else:
         wire.check(dxo.data, positions, model, origin)
+        for name, values in dxo.data.items():
+            if checks.is_statistic(name) and values.size != model[name].size:
+                expected, got = f"all {model[name].size} entries: Sparsify sends running statistics whole", values.size
+                raise UpdateRejected("statistics", origin, key=name, expected=expected, got=got)
 
 
 def global_model(site: str, fl_ctx: FLContext) -> tuple[Tensors, int]:

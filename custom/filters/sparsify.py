@@ -32,7 +32,7 @@ from custom.compression import residual, topk, wire
 from custom.compression.criteria import Criterion, MagnitudeChange
 from custom.compression.wire import Entries, Payload
 from custom.errors import BundleError
-from custom.keys import POSITIONS, TAKEN_ROUND, TOO_LARGE_ROUND
+from custom.keys import POSITIONS, TAKEN_ROUND
 from custom.panic import fails_next_task
 
 _TASK = "sparsify_task"  # in the context of one task
@@ -160,10 +160,6 @@ class Sparsify(Filter):
             state = residual.load(path, update)
         except residual.Damaged as error:
             self.log_warning(fl_ctx, f"what this site had held back is lost, and training goes on without it: {error}")
-            state = None
-        if state is not None and state.round_number == task.get_header(TOO_LARGE_ROUND):
-            # It would be too large again, in every round, with all that came after it.
-            self.log_warning(fl_ctx, "the server refused the last update for its norm; what is held back is dropped")
             state = None
         if state is not None and state.round_number == current_round:
             # The task comes again because its result was lost. What was lost is sent; to add a second training from

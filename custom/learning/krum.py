@@ -7,16 +7,14 @@ workers are alike, and so every site counts once here, however many samples it s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from custom.learning.robust import Array, Tensors, bound_statistics, combine, measured, pieces
+from custom.learning.robust import LinearRule, Matrix, Vector, squared_distances
 from custom.learning.train import check_counts
 
 
-class Krum:
+class Krum(LinearRule):
     """The mean of the `chosen` updates that have their neighbours nearest: Krum with 1, Multi-Krum with more.
 
     Distances are over all tensors together but running statistics, which are averaged with the chosen, each entry
@@ -31,7 +29,7 @@ class Krum:
         self.byzantine, self.chosen = byzantine, chosen
 
     @property
-    def min_updates(self) -> int:
+    def min_updates(self) -> int:  # type: ignore[override]
         """2 f + 2 < n, and no more are chosen than are sure to be good."""
         return max(2 * self.byzantine + 3, self.byzantine + (self.chosen or 1))
 
@@ -39,29 +37,18 @@ class Krum:
         """Raises BundleError if a setting is out of range."""
         check_counts(byzantine=self.byzantine, **({} if self.chosen is None else {"chosen": self.chosen}))
 
-    def __call__(self, updates: Sequence[Tensors], weights: Sequence[float]) -> dict[str, Array]:
-        """See `custom.learning.robust.Rule`."""
-        count = self.chosen or len(updates) - self.byzantine
-        best = np.argsort(scores(squared_distances(updates), self.byzantine), kind="stable")[:count]  # ties: first name
-        bounded = bound_statistics(updates, self.byzantine)
-        return combine([bounded[k] for k in sorted(best)], [1 / count] * count)
+    def tolerated(self, n: int) -> int:
+        """See `custom.learning.robust.LinearRule`."""
+        return self.byzantine
+
+    def shares(self, products: Matrix, weights: Vector) -> Vector:
+        """See `custom.learning.robust.LinearRule`."""
+        count = self.chosen or len(weights) - self.byzantine
+        best = np.argsort(scores(squared_distances(products), self.byzantine), kind="stable")[:count]  # ties: first
+        return np.where(np.isin(np.arange(len(weights)), best), 1 / count, 0.0)
 
 
 def scores(squares: NDArray[np.float64], byzantine: int) -> NDArray[np.float64]:
     """s(i): the sum of the squared distances of update i from the n - f - 2 others nearest to it; [n, n] to [n]."""
     others = np.sort(squares + np.diag(np.full(len(squares), np.inf)))
     return others[:, : len(squares) - byzantine - 2].sum(axis=1)
-
-
-def squared_distances(updates: Sequence[Tensors]) -> NDArray[np.float64]:
-    """[n, n], over all tensors together but running statistics.
-
-    From differences, not from scalar products: beside an update of norm 1e30, those of the others would be lost.
-    """
-    squares = np.zeros((len(updates), len(updates)))
-    for name in measured(updates[0]):
-        for _, rows in pieces([update[name] for update in updates]):
-            for k in range(len(rows) - 1):
-                difference = rows[k + 1 :] - rows[k]
-                squares[k, k + 1 :] += np.einsum("kj,kj->k", difference, difference)
-    return squares + squares.T

@@ -74,7 +74,7 @@ def federation(tmp_path: Path) -> Federation:
         (TrimmedMean(1), [3, 2]),
         (Krum(1), [2, 2]),
         (Krum(1, 3), [2, 2]),
-        (GeometricMedian(200, weigh_by_samples=False), [3, 2]),
+        (GeometricMedian(), [3, 2]),
     ],
 )
 def test_a_hostile_site_is_borne(rule, expected, federation):
@@ -92,7 +92,7 @@ def test_a_hostile_site_is_borne(rule, expected, federation):
 
 
 def test_the_mean_is_not(federation):
-    aggregator = WeightedAggregator()
+    aggregator = WeightedAggregator(max_norm_ratio=None)
     for number in (1, 2, 4, 5):
         assert federation.send(aggregator, number, 1, 2)
     assert federation.send(aggregator, 3, *HOSTILE)
@@ -140,15 +140,6 @@ def test_large_statistics_are_no_reason_to_clip(federation, caplog):
             assert federation.send(aggregator, number, 3, 4, **statistics(1000, 1000))
     assert "clipped" not in caplog.text
     assert federation.mean(aggregator) == {"w": [3, 4], "bn.running_mean": [1000], "bn.running_var": [1000]}
-
-
-def test_the_log_says_who_is_far_away(federation, caplog):
-    aggregator = RobustAggregator(Median())
-    for number, value in ((1, 0), (2, 0), (3, 50)):
-        federation.send(aggregator, number, value, 0)
-    with caplog.at_level(logging.INFO):
-        federation.mean(aggregator)
-    assert "round 7: Median of 3 updates; distances from it: site-1 0  site-2 0  site-3 50" in caplog.text
 
 
 def test_the_order_of_arrival_does_not_change_a_bit(federation):
@@ -260,7 +251,7 @@ def test_what_it_refuses(federation, caplog):
         ({}, "RobustAggregator: expected a rule or max_norm, got neither"),
         ({"max_norm": 0}, "RobustAggregator max_norm: expected a number above 0, got 0"),
         ({"max_norm": float("nan")}, "RobustAggregator max_norm: expected a number above 0, got nan"),
-        ({"rule": "median"}, "RobustAggregator rule: expected"),
+        ({"rule": "mode"}, "RobustAggregator rule: expected"),
         ({"rule": {"name": "Median"}}, "RobustAggregator rule: expected"),
         ({"rule": TrimmedMean(0)}, "byzantine: expected an integer of at least 1"),
         ({"rule": Krum(None)}, "byzantine: expected an integer of at least 1"),

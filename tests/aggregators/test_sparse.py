@@ -92,7 +92,8 @@ def test_sites_that_do_not_sparsify(absent, w, b):
 
     w0 (2 + 30 + 8) / 8; w1 2 / 8, or 2 / 1. What a dense update leaves out is not counted: b 21 / (3 + 4), or 21 / 3.
     """
-    server, aggregator = Server({"w": np.zeros(2, np.float32), "b": np.zeros(1, np.float32)}), SparseAggregator(absent)
+    server = Server({"w": np.zeros(2, np.float32), "b": np.zeros(1, np.float32)})
+    aggregator = SparseAggregator(absent, max_norm_ratio=None)
     assert send(aggregator, server, submission("site-1", 0, {"w": np.array([2, 2], np.float32)}, 1))
     assert send(aggregator, server, payload("site-2", {"w": [0], "b": [0]}, 3, w=[10, 0], b=[7]))
     assert send(aggregator, server, payload("site-3", {"w": [0]}, 4, w=[2, 0]))
@@ -272,3 +273,49 @@ def test_bad_arguments(arguments, message):
         aggregator.check()
     aggregator.handle_event(EventType.START_RUN, server.context())
     assert message in dict(server.engine.events)[EventType.FATAL_SYSTEM_ERROR]
+
+
+def spread(update: dict[str, Any], kept: dict[str, list[int]]) -> dict[str, np.ndarray]:
+    """What a sparse update stands for."""
+    dense = {name: np.zeros_like(value) for name, value in update.items()}
+    for name, indices in kept.items():
+        dense[name].reshape(-1)[indices] = update[name].reshape(-1)[indices]
+    return dense
+
+
+@pytest.mark.parametrize("rule", ["geometric_median", "multi_krum"])
+def test_a_robust_rule_gives_for_sparse_updates_what_it_gives_for_the_dense_ones_that_they_stand_for(rule):
+    rng = np.random.default_rng(3)
+    model = {
+        "w": np.zeros((4, 5), np.float32),
+        "v": np.zeros(6, np.float32),
+        "bn.running_mean": np.zeros(2, np.float32),
+    }
+    sparse_server, dense_server = Server(model), Server(model)
+    sparse_aggregator, dense_aggregator = SparseAggregator(rule=rule), WeightedAggregator(rule=rule)
+    for number in range(1, 7):
+        update = {name: rng.normal(size=value.shape).astype(np.float32) for name, value in model.items()}
+        if number == 4:
+            update = {name: value * np.float32(-1e6) for name, value in update.items()}
+        kept = {
+            name: sorted(rng.choice(value.size, 4, replace=False).tolist())
+            for name, value in model.items()
+            if value.size > 2
+        }
+        kept["bn.running_mean"] = [0, 1]
+        indices = {name: np.array(places, np.int32) for name, places in kept.items()}
+        site = f"site-{number}"
+        assert send(sparse_aggregator, sparse_server, packed(site, update, indices, number))
+        assert send(dense_aggregator, dense_server, submission(site, 0, spread(update, kept), number))
+    got, expected = mean(sparse_aggregator, sparse_server), mean(dense_aggregator, dense_server)
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(got[name], value, rtol=1e-5, atol=1e-6)
+        assert np.abs(value).max() < 10
+
+
+def test_a_rule_of_single_entries_refuses_sparse_updates_and_names_one_that_takes_them(caplog):
+    server, aggregator = Server(VECTOR), SparseAggregator(rule="median")
+    assert not send(aggregator, server, payload("site-1", {"w": [0, 1]}, w=A))
+    assert "[update-kind]" in caplog.text
+    assert "geometric_median" in caplog.text

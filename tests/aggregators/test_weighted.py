@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import logging
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 
 from custom.aggregators.weighted import WeightedAggregator
 from custom.errors import BundleError
+from custom.keys import STANDINGS
 from tests.filters.flare_contexts import Server, submission
 
 
@@ -210,3 +212,84 @@ def test_what_the_sites_reported_is_not_sent_to_the_others():
     context.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.META] = {"initial_metrics": {"val_accuracy": 0.5}}
     aggregator.handle_event(AppEventType.AFTER_SHAREABLE_TO_LEARNABLE, context)
     assert context.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.META] == {}
+
+
+def send_all(aggregator: WeightedAggregator, server: Server, sent: dict[str, list[float]], **weights: float) -> None:
+    for site, values in sent.items():
+        assert accept(aggregator, server, site, {"w": array(*values)}, weights.get(site.replace("-", "_"), 1))
+
+
+def test_a_blast_in_the_first_round_is_bounded_by_the_others_and_named(caplog):
+    """Norms 1, 1, 1, 1 and 1e6: the last is scaled to 3. The mean is (4 - 3) / 5; the honest ones are not touched."""
+    server, aggregator = Server({"w": np.zeros(2, np.float32)}), WeightedAggregator()
+    honest = {f"site-{k}": [1, 0] for k in (1, 2, 4, 5)}
+    with caplog.at_level(logging.INFO):
+        for order in (1, -1):  # whoever answers first
+            send_all(aggregator, server, dict(list({"site-3": [-1e6, 0], **honest}.items())[::order]))
+            context = server.context()
+            result = from_shareable(aggregator.aggregate(context)).data
+            assert result["w"] == pytest.approx([0.2, 0])
+    assert caplog.text.count("update of site-3 clipped from norm 1e+06 to 3") == 2
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert ["site-3" in text and "1e+06 x" in text for text in warnings] == [True]
+    facts = context.get_prop(STANDINGS)
+    assert facts["site-3"] == {
+        "norm": 1e6,
+        "norm_ratio": 1e6,
+        "cosine": -1,
+        "samples_ratio": 1,
+        "clipped_to": pytest.approx(3),
+    }
+    assert facts["site-1"] == {"norm": 1, "norm_ratio": 1, "cosine": 1, "samples_ratio": 1}
+
+
+def test_an_honest_round_is_the_mean_bit_for_bit():
+    """Clipping leaves what is within the limit as it is."""
+    rng = np.random.default_rng(5)
+    sent = {f"site-{k}": rng.normal(size=30).astype(np.float32) for k in range(1, 6)}
+    results = []
+    for ratio in (3.0, None):
+        server, aggregator = Server({"w": np.zeros(30, np.float32)}), WeightedAggregator(max_norm_ratio=ratio)
+        for k, (site, values) in enumerate(sent.items(), start=1):
+            assert accept(aggregator, server, site, {"w": values}, k)
+        results.append(aggregate(aggregator, server).data["w"])
+    assert np.array_equal(*results)
+
+
+def test_statistics_have_a_limit_of_their_own():
+    """Weights of norm 1 beside statistics of norm 1000 and 1e6, which become 3000: (1000 + 1000 + 3000) / 3."""
+    server = Server({"w": np.zeros(1, np.float32), "bn.running_mean": np.zeros(1, np.float32)})
+    aggregator = WeightedAggregator()
+    for site, value in (("site-1", 1000), ("site-2", 1000), ("site-3", 1e6)):
+        assert accept(aggregator, server, site, {"w": array(1), "bn.running_mean": array(value)}, 1)
+    result = aggregate(aggregator, server).data
+    assert result["w"].tolist() == [1]
+    assert result["bn.running_mean"] == pytest.approx([5000 / 3])
+
+
+def test_a_claim_of_samples_is_named_and_bounded_by_one_setting(caplog):
+    """Three sites of 1 sample and one that claims 1e5, and sends 5: with the setting it counts as 2: (3 + 10) / 5."""
+    sent = {"site-1": [1], "site-2": [1], "site-3": [1], "site-4": [5]}
+    for most, expected in ((None, 5), (2.0, 13 / 5)):
+        server, aggregator = Server({"w": np.zeros(1, np.float32)}), WeightedAggregator(max_samples_ratio=most)
+        send_all(aggregator, server, sent, site_4=1e5)
+        assert aggregate(aggregator, server).data["w"] == pytest.approx([expected], rel=1e-4)
+    assert "site-4: it says that it has 1e+05 x as many samples as the others' median" in caplog.text
+
+
+def test_a_rule_by_its_name():
+    """Of 1, 2, 3, 4 and -9: the median is 2, and so is the mean of the three in the middle."""
+    sent = {f"site-{k}": [value] for k, value in enumerate((1, 2, 3, 4, -9), start=1)}
+    for rule in ("median", "trimmed_mean"):
+        server, aggregator = Server({"w": np.zeros(1, np.float32)}), WeightedAggregator(rule=rule)
+        send_all(aggregator, server, sent, site_5=1e9)
+        assert aggregate(aggregator, server).data["w"].tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"rule": "mode"}, {"rule": None}, {"max_norm_ratio": 0.5}, {"max_samples_ratio": "2"}]
+)
+def test_bad_settings_of_the_defence(arguments):
+    with pytest.raises(BundleError) as error:
+        WeightedAggregator(**arguments).check()
+    assert error.value.code == "setting-value"

@@ -54,7 +54,7 @@ class Server:
 
 
 def submission(
-    site: str, current_round: Any, diff: dict, weight: Any = 1, metrics: Any = None, **dxo: Any
+    site: str, current_round: Any, diff: dict[str, Any], weight: Any = 1, metrics: Any = None, **dxo: Any
 ) -> Shareable:
     """What a site sends, with the peer props that ServerRunner adds on arrival."""
     meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: weight}

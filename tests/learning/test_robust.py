@@ -14,12 +14,21 @@ from custom.errors import BundleError
 from custom.learning import robust
 from custom.learning.coordinate_wise import Median, TrimmedMean, sort_columns
 from custom.learning.geometric_median import GeometricMedian, weiszfeld
-from custom.learning.krum import Krum, scores, squared_distances
-from custom.learning.robust import bound_statistics, clip, combine, distances, keep_variances
+from custom.learning.krum import Krum, scores
+from custom.learning.robust import (
+    bound_statistics,
+    clip,
+    combine,
+    distances_from,
+    inner_products,
+    keep_variances,
+    side_by_side,
+    squared_distances,
+)
 from tests.reference import robust as reference
 
 SHAPES = {"w": (3, 2), "bias": (), "none": (0, 4), "v": (5,)}
-RULES = [Median(), TrimmedMean(2), Krum(2), Krum(2, 3), Krum(2, None), GeometricMedian(), GeometricMedian(5, False)]
+RULES = [Median(), TrimmedMean(2), Krum(2), Krum(2, 3), Krum(2, None), GeometricMedian(), GeometricMedian(1000, True)]
 
 
 def updates(*vectors: object, dtype: object = np.float32) -> list[dict[str, np.ndarray]]:
@@ -29,6 +38,10 @@ def updates(*vectors: object, dtype: object = np.float32) -> list[dict[str, np.n
 
 def combined(rule: object, *vectors: object, weights: list[float] | None = None) -> list[float]:
     return rule(updates(*vectors), weights or [1.0] * len(vectors))["w"].tolist()
+
+
+def products(points: list[dict[str, np.ndarray]]) -> np.ndarray:
+    return inner_products(side_by_side(points), len(points))
 
 
 def random_updates(n: int = 7, seed: int = 0) -> list[dict[str, np.ndarray]]:
@@ -61,7 +74,7 @@ def test_a_trimmed_mean_is_of_what_is_left_however_large_the_rest():
 def test_krum_by_hand():
     """0, 1, 2, 4 and 100 with f = 1: the two nearest of each are 1 and 2 away, 1 and 1, 1 and 2, 2 and 3, 96 and 98."""
     points = updates([0], [1], [2], [4], [100])
-    assert scores(squared_distances(points), 1).tolist() == [5, 2, 5, 13, 96**2 + 98**2]
+    assert scores(squared_distances(products(points)), 1).tolist() == [5, 2, 5, 13, 96**2 + 98**2]
     assert combined(Krum(1), [0], [1], [2], [4], [100]) == [1]
     assert combined(Krum(1, 2), [0], [1], [2], [4], [100]) == [0.5]  # 0 before 2, which has the same score
     assert combined(Krum(1, 3), [0], [1], [2], [4], [100]) == [1]
@@ -72,22 +85,29 @@ def test_distances_are_over_all_tensors_together():
     """3 apart in one and 4 in the other: 5; beside 1e30 none of it is lost."""
     pair = [{"a": np.zeros(1), "b": np.zeros(2)}, {"a": np.array([3.0]), "b": np.array([0.0, 4])}]
     far = {"a": np.array([1e30]), "b": np.zeros(2)}
-    assert squared_distances([*pair, far])[0, 1] == 25
-    assert distances([*pair, far], pair[1]).tolist() == [5, 0, 1e30]
+    assert squared_distances(products([*pair, far]))[0, 1] == 25
+    assert distances_from(np.array([0.0, 1, 0]), products([*pair, far])).tolist() == [5, 0, 1e30]
+
+
+def test_a_tensor_that_an_update_lacks_is_zero():
+    """(1, 2) and (3, .): 1 * 3 + 2 * 0."""
+    pair = [{"a": np.ones(1, np.float32), "b": np.full(1, 2, np.float32)}, {"a": np.full(1, 3, np.float32)}]
+    assert products(pair).tolist() == [[5, 3], [3, 9]]
 
 
 def test_geometric_median_by_hand():
     """Of the corners of a convex quadrilateral, where the diagonals cross; a point with half of the weight is it."""
     corners = ([0, 0], [4, 4], [0, 3], [3, 0])
-    assert combined(GeometricMedian(200), *corners) == pytest.approx([1.5, 1.5], abs=1e-3)
-    heavy = combined(GeometricMedian(200), [1, 2], [5, 5], [9, -3], weights=[10, 4, 4])
+    assert combined(GeometricMedian(), *corners) == pytest.approx([1.5, 1.5], abs=1e-3)
+    heavy = combined(GeometricMedian(1000, True), [1, 2], [5, 5], [9, -3], weights=[10, 4, 4])
     assert heavy == pytest.approx([1, 2], abs=1e-3)
-    assert combined(GeometricMedian(200, False), [1, 2], [5, 5], [9, -3], weights=[10, 4, 4]) != heavy
+    assert combined(GeometricMedian(), [1, 2], [5, 5], [9, -3], weights=[10, 4, 4]) != heavy
 
 
 def test_one_step_of_weiszfeld_by_hand():
     """From v = (0, 0), 5, 5 and 10 away: 1/5, 1/5, 1/10, or 1/5, 1/5, 2/10 by weights 1, 1, 2."""
     points, zero = updates([3, 4], [-3, -4], [0, 10]), np.array([0.5, 0.5, 0])
+    points = products(points)
     assert weiszfeld(points, np.array([1.0, 1, 1]), zero, 1) == pytest.approx([0.4, 0.4, 0.2])
     assert weiszfeld(points, np.array([1.0, 1, 2]), zero, 1) == pytest.approx([1 / 3, 1 / 3, 1 / 3])
 
@@ -147,7 +167,7 @@ def test_the_geometric_median_is_the_lowest_point(weights):
     for _ in range(5):
         points = rng.normal(size=(5, 2)).tolist()
         expected = reference.geometric_median(points, weights)
-        assert combined(GeometricMedian(500), *points, weights=weights) == pytest.approx(expected, abs=2e-3)
+        assert combined(GeometricMedian(1000, True), *points, weights=weights) == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{type(rule).__name__} {vars(rule)}")
@@ -178,8 +198,8 @@ def test_a_site_that_claims_many_samples_counts_once(rule):
 
 def test_a_weight_is_as_many_sites():
     points = np.random.default_rng(2).normal(size=(3, 4)).tolist()
-    once = combined(GeometricMedian(300), *points, weights=[1, 2, 2])
-    repeated = combined(GeometricMedian(300), points[0], points[1], points[1], points[2], points[2])
+    once = combined(GeometricMedian(1000, True), *points, weights=[1, 2, 2])
+    repeated = combined(GeometricMedian(), points[0], points[1], points[1], points[2], points[2])
     assert once == pytest.approx(repeated, abs=1e-4)
 
 
@@ -197,8 +217,7 @@ def numbers(update: dict[str, np.ndarray]) -> list[float]:
 def test_statistics_are_no_part_of_distances():
     """Weights 3 and 5 apart; statistics that are 1e6 apart change none of it."""
     sent = with_statistics([0, 3, 5], [0, 1e6, -1e6], [0, 2e6, 9])
-    assert squared_distances(sent).tolist() == [[0, 9, 25], [9, 0, 4], [25, 4, 0]]
-    assert distances(sent, sent[0]).tolist() == [0, 3, 5]
+    assert squared_distances(products(sent)).tolist() == [[0, 9, 25], [9, 0, 4], [25, 4, 0]]
 
 
 def test_krum_chooses_by_weights_and_takes_the_statistics_of_the_chosen():
@@ -252,6 +271,8 @@ def test_clipping_leaves_statistics_alone():
     update = {"w": np.array([3.0, 4], np.float32), "bn.running_var": np.array([8.0], np.float32)}
     clipped = clip(update, 5, 2.5)
     assert {name: value.tolist() for name, value in clipped.items()} == {"w": [1.5, 2], "bn.running_var": [8]}
+    clipped = clip(update, 8, 2, statistics=True)
+    assert {name: value.tolist() for name, value in clipped.items()} == {"w": [3, 4], "bn.running_var": [2]}
 
 
 ENTRY = st.floats(-100, 100, width=32)

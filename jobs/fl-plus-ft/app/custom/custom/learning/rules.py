@@ -1,0 +1,1 @@
+../../../../../../custom/learning/rules.py
