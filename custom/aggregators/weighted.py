@@ -51,6 +51,7 @@ from custom.errors import BundleError
 from custom.keys import POSITIONS, STANDINGS
 from custom.learning.robust import (
     LinearRule,
+    Matrix,
     Rule,
     bound_statistics,
     clip,
@@ -291,11 +292,20 @@ class WeightedAggregator(Aggregator):
         if rule is not None and not isinstance(rule, LinearRule):
             return rule([update.diff for update in contributions.values()], weights.tolist())
         if rule is not None:
-            weights = rule.shares(products * np.outer(factors, factors), weights)
+            weights = self._shares(rule, list(contributions), products * np.outer(factors, factors), weights)
             contributions = bounded(contributions, rule.tolerated(len(weights)))
         pairs = zip(contributions.items(), weights.tolist(), strict=True)
         counted = {site: update._replace(weight=weight) for (site, update), weight in pairs if weight > 0}
         return self.mean(counted, fl_ctx)
+
+    def _shares(self, rule: LinearRule, sites: list[str], products: Matrix, weights: Vector) -> Vector:
+        """[n] what each update counts; 0 for those that stand out, if the rule leaves them out."""
+        kept = np.array([site not in self._outliers.standing_out for site in sites])
+        if not rule.leaves_out_outliers or 2 * kept.sum() <= len(kept):
+            return rule.shares(products, weights)
+        shares = np.zeros(len(sites))
+        shares[kept] = rule.shares(products[np.ix_(kept, kept)], weights[kept])
+        return shares
 
     def _clipped(
         self, contributions: Mapping[str, Update], norms: Vector, samples: Vector, current_round: int

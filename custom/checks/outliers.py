@@ -54,10 +54,16 @@ class Outlier:
 
 
 class Outliers:
-    """Collects evidence over the rounds of a job; what was found stays found."""
+    """Collects evidence over the rounds of a job; what was found stays found.
+
+    Attributes:
+        found: all outliers so far, by site and kind.
+        standing_out: the sites whose norm and direction are too much now. Rounds like those of the others clear a site.
+    """
 
     def __init__(self) -> None:
         self.found: dict[tuple[str, str], Outlier] = {}
+        self.standing_out: set[str] = set()
         self._sums: dict[tuple[str, str], float] = {}
         self._extremes: dict[tuple[str, str], tuple[float, float, str]] = {}  # evidence, value and round
 
@@ -81,6 +87,7 @@ class Outliers:
                     self._extremes[site, kind] = (odd, value, label)
             sums = {kind: self._sums.get((site, kind), 0.0) for kind in ("norm", "direction")}
             kinds = [max(sums, key=lambda kind: sums[kind])] if sum(sums.values()) > LIMIT else []
+            self.standing_out = self.standing_out | {site} if kinds else self.standing_out - {site}
             if evidence.get("samples", (0.0, 0.0))[1] > 0:
                 kinds.append("samples")
             for kind in kinds:

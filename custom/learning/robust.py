@@ -56,9 +56,15 @@ class LinearRule:
     """A rule whose result is a weighted sum of the updates, found from their inner products.
 
     It never needs the updates side by side, so it combines sparse ones too. A rule of your own overrides `shares`.
+
+    Attributes:
+        min_updates: see `Rule`.
+        leaves_out_outliers: whether it gets only the updates of sites that do not stand out (`custom.checks.outliers`),
+            as long as those are more than half.
     """
 
     min_updates = 3
+    leaves_out_outliers = False
 
     def check(self) -> None:
         """There is nothing to set."""

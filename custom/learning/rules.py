@@ -10,11 +10,13 @@ from custom.errors import BundleError
 from custom.learning.coordinate_wise import Median, TrimmedMean
 from custom.learning.geometric_median import GeometricMedian
 from custom.learning.krum import Krum
+from custom.learning.mean_without_outliers import MeanWithoutOutliers
 from custom.learning.robust import Rule
 
 WEIGHTED_MEAN = "weighted_mean"  # FedAvg's
 RULES: dict[str, Callable[[], Rule | None]] = {
     WEIGHTED_MEAN: lambda: None,
+    "mean_without_outliers": MeanWithoutOutliers,
     "geometric_median": GeometricMedian,
     "median": Median,
     "trimmed_mean": TrimmedMean,

@@ -24,7 +24,7 @@ from custom import progress
 from custom.checks.update import in_one_line, is_finite_number, shown
 from custom.errors import BundleError
 from custom.executors.site_task import check_code
-from custom.keys import EVALUATED, SAMPLES, TRAIN_METRICS
+from custom.keys import EVALUATED, SAMPLES, STANDINGS, TRAIN_METRICS
 from custom.metrics import weighted_mean
 from custom.panic import ends_job
 from custom.widgets.traffic import Traffic, totals
@@ -169,7 +169,11 @@ class ProgressLog(Widget):
         seconds = time.monotonic() - self._started
         traffic = self._traffic.by_site()
         total = totals(traffic)
-        sites = {site: facts | traffic.pop(site, {}) for site, facts in sorted(self._sites.items())}
+        standings = fl_ctx.get_prop(STANDINGS) or {}
+        sites = {
+            site: facts | traffic.pop(site, {}) | ({"update": standings[site]} if site in standings else {})
+            for site, facts in sorted(self._sites.items())
+        }
         failed = dict(self._failed)
         self._append(
             "round",

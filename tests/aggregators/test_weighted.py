@@ -293,3 +293,28 @@ def test_bad_settings_of_the_defence(arguments):
     with pytest.raises(BundleError) as error:
         WeightedAggregator(**arguments).check()
     assert error.value.code == "setting-value"
+
+
+def test_the_mean_without_outliers_leaves_out_a_site_while_it_stands_out(caplog):
+    """Round 1: -20 stands out at once, and the mean is that of 1, 2 and 3 (weights 1, 1, 2): 9 / 4. Its sums are then
+    log(20 / 2 / 2) = 1.61 and (1 - -1) - 0.4 = 1.6; from then on it moves like the others, and 0.4 of each go in a
+    round: 3.21, 2.41, 1.61, 0.81 < 1.39, and it counts again, 11 / 5."""
+    server = Server({"w": np.zeros(1, np.float32)})
+    aggregator = WeightedAggregator(rule="mean_without_outliers")
+    means = []
+    for number in range(5):
+        server.enter(number)
+        for site, value in (("site-1", 1), ("site-2", 2), ("site-3", 3), ("site-4", -20 if number == 0 else 2)):
+            weight = 2 if site == "site-3" else 1
+            assert aggregator.accept(submission(site, number, {"w": array(value)}, weight), server.context(site))
+        means.append(aggregate(aggregator, server).data["w"].item())
+    assert means == pytest.approx([9 / 4, 9 / 4, 9 / 4, 11 / 5, 11 / 5])
+    assert caplog.text.count("site-4: its update") == 1
+
+
+def test_the_mean_without_outliers_keeps_all_where_half_of_them_stand_out():
+    """Two of four: who of them is odd is not known."""
+    server, aggregator = Server({"w": np.zeros(1, np.float32)}), WeightedAggregator(rule="mean_without_outliers")
+    aggregator._outliers.standing_out = {"site-1", "site-2"}
+    send_all(aggregator, server, {"site-1": [1], "site-2": [1], "site-3": [2], "site-4": [2]})
+    assert aggregate(aggregator, server).data["w"].tolist() == [1.5]

@@ -139,7 +139,7 @@ def test_a_job_that_starts_otherwise_cannot_take_an_initial_model(tmp_path: Path
         ("lr_schedule=linear", "lr_schedule: expected one of constant, cosine, step, got linear"),
         ("weight_method=best", "weight_method: expected one of first, client, random, average, got 'best'"),
         ("min_contributions=0", "min_contributions: expected a whole number of at least 1, got 0"),
-        ("max_norm_ratio=0", "max_norm_ratio: expected a number above 0, got 0"),
+        ("max_norm_ratio=0", "max_norm_ratio: expected a number of at least 1, or null for no limit, got 0"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_before_the_job_leaves(tmp_path, setting, message):

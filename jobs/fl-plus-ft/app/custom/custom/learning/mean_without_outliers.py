@@ -1,0 +1,1 @@
+../../../../../../custom/learning/mean_without_outliers.py
