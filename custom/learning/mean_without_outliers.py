@@ -2,8 +2,8 @@
 """FedAvg's mean without the sites that stand out, round after round.
 
 Robust rules judge each round by itself, and pay for it where honest sites differ. Evidence over rounds tells a site
-that differs from one that does harm (learning from history: Karimireddy et al. 2021, https://arxiv.org/abs/2012.10333). Here
-it is that of `custom.checks.outliers`.
+that differs from one that does harm (learning from history: Karimireddy et al. 2021, https://arxiv.org/abs/2012.10333).
+Here it is that of `custom.checks.outliers`.
 """
 
 from __future__ import annotations
