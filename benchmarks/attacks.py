@@ -10,7 +10,6 @@ and knows all updates of the round.
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ Others = NDArray[np.float64]  # [n - 1, parameters]
 TARGET = 0  # what the backdoor's trigger is to be read as
 GROSS = 99.9  # times the others' median norm
 SEARCH = 40  # halvings
+Z = 1.5
 
 
 def flipped_labels(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,15 +75,12 @@ def inner_product(own: Vector, others: Others, number: int, rounds: int) -> Vect
 
 
 def a_little(own: Vector, others: Others, number: int, rounds: int) -> Vector:
-    """Mean minus z standard deviations, z as large as may hide among n sites (Baruch et al., algorithm 3).
+    """Mean minus Z standard deviations, entry by entry (Baruch et al., algorithm 3).
 
-    Of n sites, s = n // 2 + 1 - (attackers) others are needed to make a majority; z is the quantile of (n - m - s) /
-    (n - m), with m = 1 attacker. With so few sites that this is below one half, z is 0: the mean itself.
+    Their formula gives how large z may be so that the attackers have a majority behind them, and 0 for one attacker;
+    Z is what they use in their experiments.
     """
-    n = len(others) + 1
-    share = (n - 1 - (n // 2 + 1 - 1)) / (n - 1)
-    z = max(0.0, NormalDist().inv_cdf(min(max(share, 1e-6), 1 - 1e-6)))
-    return np.asarray(others.mean(axis=0) - z * others.std(axis=0))
+    return np.asarray(others.mean(axis=0) - Z * others.std(axis=0))
 
 
 def min_max(own: Vector, others: Others, number: int, rounds: int) -> Vector:

@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Section about robust aggregation: what each rule costs in time, memory and accuracy."""
+"""Sections about malicious sites: what they do, who is named, and what each rule costs in time and memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,42 @@ from benchmarks.results.tables import spread, table
 
 
 def robust_aggregation(result: dict[str, Any]) -> str:
-    """A table for each size of model, then accuracies."""
-    parts = [_cost(part) for part in result["costs"]]
-    if "accuracies" in result:
-        parts.append(_accuracies(result))
-    return "\n".join(parts)
+    """A table for each size of model."""
+    return "\n".join(_cost(part) for part in result["costs"])
+
+
+def malicious_site(result: dict[str, Any]) -> str:
+    """Accuracy under each attack, and who was named: a table for each number of sites and partition."""
+    runs, parts = result["runs"], []
+    for sites, partition in dict.fromkeys((run["sites"], run["partition"]) for run in runs):
+        here = [run for run in runs if (run["sites"], run["partition"]) == (sites, partition)]
+        parts.append(_attacks(f"{sites} sites, {partition}", here))
+    return "\n".join(parts) + (
+        "\nTest accuracy in %, mean and standard deviation over seeds, of LeNet on the embedded digits after "
+        f"{runs[0]['rounds']} rounds. *named*: in how many runs the malicious site was named, of how many; *others*: "
+        "honest sites named, in all runs.\n"
+    )
+
+
+def _attacks(title: str, runs: list[dict[str, Any]]) -> str:
+    rules = list(dict.fromkeys(run["rule"] for run in runs))
+    rows = []
+    for attack in dict.fromkeys(run["attack"] for run in runs):
+        row = [attack]
+        for rule in rules:
+            here = [run for run in runs if (run["attack"], run["rule"]) == (attack, rule)]
+            row.append(spread([100 * run["accuracy"] for run in here]) + _triggered(here) if here else "")
+        named = [run for run in runs if run["attack"] == attack]
+        found = sum(run["malicious"] in run["named"] for run in named)
+        others = sum(len(set(run["named"]) - {run["malicious"]}) for run in named)
+        rows.append([*row, f"{found} of {len(named)}" if named[0]["malicious"] else "", str(others)])
+    return table([title, *(rule.replace("_", " ") for rule in rules), "named", "others"], rows)
+
+
+def _triggered(runs: list[dict[str, Any]]) -> str:
+    """How often the backdoor opens."""
+    rates = [100 * run["triggered"] for run in runs if "triggered" in run]
+    return f" (opens {sum(rates) / len(rates):.0f} %)" if rates else ""
 
 
 def _cost(part: dict[str, Any]) -> str:
@@ -31,19 +62,4 @@ def _cost(part: dict[str, Any]) -> str:
     head = [f"{shown} parameters, {part['sites']} sites", "time (median)", "of the mean's", "peak, in dense models"]
     return table(head, rows) + (
         f"\nMedians of {part['repeats']} turns; peaks are beside the updates themselves, which any aggregator holds.\n"
-    )
-
-
-def _accuracies(result: dict[str, Any]) -> str:
-    settings, rows = result["settings"], {}
-    columns = [(partition, hostile) for partition in ("alike", "unlike") for hostile in (False, True)]
-    for entry in result["accuracies"]:
-        scores = [100 * score for score in entry["test_accuracy"]]
-        rows.setdefault(entry["rule"], {})[entry["partition"], entry["hostile"]] = spread(scores)
-    head = ["test accuracy (%)"]
-    head += [f"{partition}, {'one hostile' if hostile else 'all behave'}" for partition, hostile in columns]
-    seeds = len(result["accuracies"][0]["test_accuracy"])
-    return table(head, [[rule, *(cells[column] for column in columns)] for rule, cells in rows.items()]) + (
-        f"\nLeNet on the embedded digits at {settings['sites']} sites, {settings['rounds']} rounds, {seeds} seeds; the "
-        f"hostile one sends {settings['factor']:g} times its update. Alike is IID, unlike Dirichlet with alpha 0.3.\n"
     )

@@ -1,0 +1,71 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""Every attack of `benchmarks.attacks` by one of five sites, in process: who is named, and what the model comes to."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.attacks import ATTACKS, a_little, min_max
+from benchmarks.malicious_site import run
+from custom.aggregators.weighted import WeightedAggregator
+
+SEEDS = (0, 1, 2)
+PLAUSIBLE = {"ALIE", "ones as sevens"}  # within what honest sites send, and so not named; harmless by the mean, too
+MOST_LOST = {"iid": 0.02, "dirichlet 0.3": 0.05}
+
+
+@functools.cache
+def outcome(partition: str, seed: int, attack: str, rule: str = "weighted_mean") -> dict[str, Any]:
+    return run(5, partition, seed, attack, WeightedAggregator(rule=rule))
+
+
+def test_alie_by_hand():
+    """Mean (2, 3) and standard deviations (1, 1): 1.5 of them below."""
+    others = np.array([[1.0, 2], [3, 2], [1, 4], [3, 4]])
+    assert a_little(others[0], others, 1, 10).tolist() == [0.5, 1.5]
+
+
+def test_min_max_by_hand():
+    """Others at 0, 1 and 2 on a line: mean 1, at most 2 apart. From 1 back until 2 away from the one at 2: to 0."""
+    others = np.array([[0.0], [1], [2]])
+    assert min_max(others[0], others, 1, 10) == pytest.approx([0], abs=1e-9)
+
+
+def test_a_reversed_update_is_named_at_once():
+    """The smallest case of the table, so that every run of the tests has one."""
+    row = run(5, "iid", 0, "reversed x 5", WeightedAggregator(), rounds=2)
+    assert row["named"] == ["site-3"]
+    assert row["refused"] == []
+    assert run(5, "iid", 0, "none", WeightedAggregator(), rounds=2)["named"] == []
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("partition", MOST_LOST)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nobody_is_named_where_all_are_honest(partition, seed):
+    assert outcome(partition, seed, "none")["named"] == []
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("attack", [name for name in ATTACKS if name != "none" and name not in PLAUSIBLE])
+def test_the_malicious_site_is_named_by_default_and_nobody_else(attack):
+    """IID; where sites differ, the results page says how often."""
+    for seed in SEEDS:
+        row = outcome("iid", seed, attack)
+        assert row["named"] == ["site-3"], (attack, seed)
+        assert row["refused"] == []
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("partition", MOST_LOST)
+@pytest.mark.parametrize("attack", [name for name in ATTACKS if name != "none"])
+def test_the_recommended_rule_loses_little_under_every_attack(attack, partition):
+    """Against the honest run of the mean, over the seeds."""
+    honest = statistics.mean(outcome(partition, seed, "none")["accuracy"] for seed in SEEDS)
+    rows = [outcome(partition, seed, attack, "mean_without_outliers")["accuracy"] for seed in SEEDS]
+    assert statistics.mean(rows) > honest - MOST_LOST[partition], rows
