@@ -30,6 +30,7 @@ from benchmarks import machine
 from benchmarks.results.dashboard import quantile
 from benchmarks.simulate import export
 from bundle.events import read_events
+from custom.events import RoundEnded, of_kind
 from tests.dashboard.browser.pages import CHROMIUM, JOB_MS, NO_CHROMIUM, chromium, log_in, new_context
 from tests.dashboard.browser.system import System
 
@@ -130,9 +131,7 @@ def watch(browser: Browser, system: System, state: State, session: Session, job:
     for context in contexts:
         context.close()
     results = system.folder / "home" / ".cache" / "flare-dashboard" / "results" / job_id
-    ends = [
-        event["time"] for event in read_events(results / "workspace" / "progress.jsonl") if event["event"] == "round"
-    ]
+    ends = [event.time for event in of_kind(read_events(results / "workspace" / "progress.jsonl"), RoundEnded)]
     rounds = [(number, end) for number, end in enumerate(ends, start=1) if end > ready]
     delays = [delay(states, number, end) for states in seen for number, end in rounds]
     round_s = (ends[-1] - ends[0]) / (len(ends) - 1)

@@ -27,6 +27,7 @@ from bundle.provision import provision
 from bundle.report.locate import Run
 from bundle.report.reading import read_run
 from bundle.templates import Wanted
+from custom.events import RoundEnded
 from tests.fault import sites
 from tests.jobs.deployment import LEAD, Deployment, free_port
 
@@ -62,13 +63,13 @@ def follow(system: Deployment, run: Path, rounds: int) -> list[dict[str, Any]]:
     deadline = time.monotonic() + LIMIT_S
     while time.monotonic() < deadline:
         for event in follower.poll():
-            if event["event"] == "job_ended":
+            if event.event == "job_ended":
                 return samples
-            if event["event"] != "round" or event["round"] % EVERY:
+            if not isinstance(event, RoundEnded) or event.round % EVERY:
                 continue
-            samples.append({"round": event["round"], **sample(system, run)})
+            samples.append({"round": event.round, **sample(system, run)})
             print(json.dumps(samples[-1]), flush=True)
-            if event["round"] < rounds:
+            if event.round < rounds:
                 stop_for_a_while(system, SITES[len(samples) % len(SITES)])
         time.sleep(0.2)
     raise TimeoutError(f"the job did not end within {LIMIT_S:.0f} s")

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from bundle.arguments import components
-from bundle.events import Event, read_events
+from bundle.events import read_events
 from bundle.jobs import check_name, read_json
 from bundle.report.locate import Run, opened
 from bundle.report.reading import read_run
 from custom import checkpoint
 from custom.checkpoint import Checkpoint
 from custom.errors import BundleError
+from custom.events import Best, Event, RoundEnded, Workflow, of_kind
 from custom.learning.weights import load_weights
 from custom.progress import FILE_NAME
 
@@ -113,7 +114,7 @@ def _unpacked(run: Run, extract_to: Path) -> Path:
 
 def _finished(events: list[Event]) -> set[str]:
     """Those after which another one began: FLARE says of any workflow that it ended, also when it aborts the job."""
-    started = [str(event.get("workflow")) for event in events if event["event"] == "workflow_started"]
+    started = [event.workflow for event in of_kind(events, Workflow) if event.event == "workflow_started"]
     return set(started[:-1])
 
 
@@ -122,7 +123,7 @@ def _checkpoint(job_id: str, folder: Path, app: Path, events: list[Event]) -> Ch
     path = folder / checkpoint.FILE_NAME
     if not path.exists() and (app / CONTINUED).exists():
         path = app / CONTINUED
-    if not path.exists() and not any(event["event"] == "round" for event in events):
+    if not path.exists() and not of_kind(events, RoundEnded):
         remedy = "submit it again as it was"
         raise BundleError(
             "ended before its first round was completed", code="not-resumable", key=f"job {job_id}", remedy=remedy
@@ -132,19 +133,16 @@ def _checkpoint(job_id: str, folder: Path, app: Path, events: list[Event]) -> Ch
 
 def _with_last_best(state: Checkpoint, events: list[Event]) -> Checkpoint:
     """With the best model of the file that lies there: it may have been scored after the last completed round."""
-    best = {name: value for event in events if event["event"] == "best" for name, value in event.items()}
-    if not best:
-        return state
-    best = {name: best[name] for name in ("round", "metric", "value")}
-    if best == state.best:
+    best = [event.given() for event in of_kind(events, Best)][-1:]
+    if best in ([], [state.best]):
         return state
     states = dict(state.states)
     for name, selection in state.states.items():
         if "best_val_metric" in selection:
             sign = -1.0 if (selection.get("negate_key_metric")) else 1.0
-            raw = best["value"]
+            raw = best[0]["value"]
             states[name] = {**selection, "best_val_metric": sign * raw, "best_raw_val_metric": raw}
-    return state._replace(best=best, states=states)
+    return state._replace(best=best[0], states=states)
 
 
 def _check_model(ended: EndedEarly) -> None:

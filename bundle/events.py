@@ -1,71 +1,60 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Following progress.jsonl, the file a job's server writes as it goes; see custom/progress.py."""
+"""Following progress.jsonl, the file a job's server writes as it goes; its events are those of custom/events.py."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-Event = dict[str, Any]
-LISTS = {"job_started": ("sites", "workflows")}
-OBJECTS = {  # by event: the fields that are objects; `rounds`, for one, is a number in another event
-    "initialized": ("dataset", "samples", "left_out", "data_notes"),
-    "continued": ("rounds",),
-    "round": ("sites", "failed", "uncounted"),
-    "validation": ("sites", "samples"),
-    "fine_tuned": ("sites", "failed"),
-    "personalized": ("sites", "failed"),
-}
-WHOLE = ("round", "num_rounds")
+from custom.errors import BundleError
+from custom.events import LONGEST_LINE, Event, NotUnderstood, parse
 
 
 class Follower:
-    """Gives the events of a growing file, each once. A line that is not whole yet, or never will be, is left out."""
+    """Gives the events of a growing file, each once. A last line that is not whole yet waits, or never comes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._offset = 0
+        self._offset = self._lines = 0
+        self._inside_long = False
 
     def poll(self) -> list[Event]:
         """The events since the last call; empty if the file is not there."""
+        return self._read()[0]
+
+    def _read(self) -> tuple[list[Event], bytes]:
+        """The events, and what is there of a line that is not whole. Of a line without end no more than the limit."""
+        events: list[Event] = []
         try:
             with self.path.open("rb") as file:
                 file.seek(self._offset)
-                whole, newline, _ = file.read().rpartition(b"\n")
+                while line := file.readline(LONGEST_LINE + 1):
+                    whole = line.endswith(b"\n")
+                    if not whole and len(line) <= LONGEST_LINE and not self._inside_long:
+                        return events, line
+                    self._offset += len(line)
+                    first, self._inside_long = not self._inside_long, not whole
+                    self._lines += first
+                    if first and line.strip():
+                        events.append(parse(line, self._lines))
         except OSError:
-            return []
-        self._offset += len(whole) + len(newline)
-        return [event for line in whole.splitlines() if (event := parse(line)) is not None]
+            pass
+        return events, b""
 
 
 def read_events(path: Path) -> list[Event]:
-    """All whole events of the file."""
+    """All events of the file; a last line without its newline counts if it is one."""
     follower = Follower(path)
-    events = follower.poll()
-    last = parse(path.read_bytes()[follower._offset :]) if path.is_file() else None
-    return [*events, last] if last else events
+    events, rest = follower._read()
+    last = parse(rest, follower._lines + 1)
+    return events if isinstance(last, NotUnderstood) else [*events, last]
 
 
-def parse(line: bytes) -> Event | None:
-    """The event of one line; None if the line holds none, or one whose fields are of other types than we write."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) and _has_types(event) else None
-
-
-def _has_types(event: Event) -> bool:
-    kind = event["event"]
-    lists = [event[name] for name in LISTS.get(kind, ()) if name in event]
-    objects = [event[name] for name in OBJECTS.get(kind, ()) if event.get(name) is not None]
-    sites = event.get("sites") if kind in ("round", "validation") else None
-    return (
-        all(type(value) is list and all(type(item) is str for item in value) for value in lists)
-        and all(type(value) is dict for value in objects)
-        and all(type(facts) is dict for facts in (sites.values() if type(sites) is dict else ()))
-        and all(type(event[name]) is int for name in WHOLE if event.get(name) is not None)
-        and (kind != "round" or None not in (event.get("round"), event.get("num_rounds", 0)))
-        and all(type(event[name]) in (int, float) for name in ("time", "seconds") if name in event)
-    )
+def check_events(events: list[Event], path: Path) -> None:
+    """Raises BundleError where there are lines, and none of them is an event."""
+    if events and all(isinstance(event, NotUnderstood) for event in events):
+        raise BundleError(
+            f"is no record of a job: none of its {len(events)} lines was understood",
+            code="result-damaged",
+            key=str(path),
+            remedy="copy or download the job again",
+        )

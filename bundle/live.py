@@ -8,12 +8,37 @@ import sys
 import time
 from typing import TextIO
 
-from bundle.events import Event
-from bundle.live_lines import AS_LINES, failed_part, held_out_line, losses_part, writers_part
+from bundle.live_lines import (
+    continued_line,
+    failed_part,
+    fine_tuned_line,
+    held_out_line,
+    initialized_line,
+    losses_part,
+    personalized_line,
+    writers_part,
+)
 from bundle.report.phases import Phases, rounds_behind
 from bundle.report.reading import received_score
 from bundle.report.wording import human_bytes, human_seconds, left_out_lines
+from custom.events import (
+    Continued,
+    Event,
+    FineTuned,
+    Initialized,
+    JobEnded,
+    JobStarted,
+    NotUnderstood,
+    Personalized,
+    Remark,
+    RoundEnded,
+    SiteError,
+    Validated,
+    Workflow,
+    unread,
+)
 from custom.metrics import weighted_mean
+from custom.progress import FILE_NAME
 
 PHASES = {
     "pre_train": "comparing the sites' models and data",
@@ -49,30 +74,35 @@ class Live:
 
     def show(self, event: Event) -> None:
         """Prints what `event` means; an event that says nothing to a user prints nothing."""
-        kind = event["event"]
-        if kind == "workflow_started":
-            self.phase = PHASES.get(event.get("workflow", ""), str(event.get("workflow", "")))
-            self.line(f"{event.get('workflow')}: {self.phase}")
-        elif kind == "job_started":
-            self.line(f"job {event.get('job')} started at {', '.join(sorted(event.get('sites', [])))}")
-        elif kind in AS_LINES:
-            if kind == "continued":
+        match event:
+            case Workflow(event="workflow_started"):
+                self.phase = PHASES.get(event.workflow, event.workflow)
+                self.line(f"{event.workflow}: {self.phase}")
+            case JobStarted():
+                self.line(f"job {event.job} started at {', '.join(sorted(event.sites))}")
+            case Initialized():
+                self.line(initialized_line(event))
+                for line in left_out_lines(event.left_out):
+                    self._problem(f"left out of the data: {line}")
+            case Continued():
                 self._phases = Phases(rounds_behind(event))
-            self.line(AS_LINES[kind](event))
-            for line in left_out_lines(event.get("left_out") or {}):
-                self._problem(f"left out of the data: {line}")
-        elif kind == "round":
-            self._round(event)
-        elif kind == "validation":
-            self._score(
-                weighted_mean(event.get("sites", {}), event.get("samples", {})), f"after round {event.get('round')}"
-            )
-        elif kind == "site_error":
-            self._problem(f"{event.get('site')} at {event.get('task')}: {event.get('reason')}")
-        elif kind in ("fatal", "warning"):
-            self._problem(str(event.get("reason")))
-        elif kind == "job_ended":
-            self.phase = "the job has ended, FLARE is stopping"
+                self.line(continued_line(event))
+            case FineTuned():
+                self.line(fine_tuned_line(event))
+            case Personalized():
+                self.line(personalized_line(event))
+            case RoundEnded():
+                self._round(event)
+            case Validated():
+                self._score(weighted_mean(event.sites, event.samples), f"after round {event.round}")
+            case SiteError():
+                self._problem(f"{event.site} at {event.task}: {event.reason}")
+            case Remark():
+                self._problem(event.reason)
+            case NotUnderstood():
+                self._problem(unread([event], FILE_NAME))
+            case JobEnded():
+                self.phase = "the job has ended, FLARE is stopping"
 
     def heartbeat(self) -> None:
         """A sign of life, if nothing was printed for a while."""
@@ -100,25 +130,25 @@ class Live:
         self.out.write(text)
         self.out.flush()
 
-    def _round(self, event: Event) -> None:
-        number, planned, task = event["round"], event.get("num_rounds", 0), str(event.get("task") or "train")
-        if self._phases.task not in (None, event.get("task")):
+    def _round(self, event: RoundEnded) -> None:
+        if self._phases.task not in (None, event.task):
             self._seconds = []  # another task takes another time
         behind = self._phases.position(event) - 1
         self._score(received_score(event).aggregate, f"after round {behind}" if behind else "at the start")
         if line := held_out_line(event, behind):
             self.line(line)
-        self._seconds.append(float(event.get("seconds", 0)))
+        self._seconds.append(event.seconds)
         recent = self._seconds[-RECENT_ROUNDS:]
-        left = max(planned - number, 0) * sum(recent) / len(recent)
+        left = max(event.num_rounds - event.round, 0) * sum(recent) / len(recent)
         writers = writers_part(event)
-        named = bool(writers) or task != "train"
+        named = bool(writers) or event.task != "train"
+        what = f"{event.task} rounds" if named else "training"
         self.line(
-            (f"{task} " if named else "")
-            + f"round {number}/{planned}  {len(event.get('sites', {}))} sites{failed_part(event)}"
+            (f"{event.task} " if named else "")
+            + f"round {event.round}/{event.num_rounds}  {len(event.sites)} sites{failed_part(event.failed)}"
             + (writers or losses_part(event))
-            + f"  up {human_bytes(event.get('upload_bytes', 0))}  {float(event.get('seconds', 0)):.1f} s"
-            + (f"  about {human_seconds(left)} of {f'{task} rounds' if named else 'training'} left" if left else "")
+            + f"  up {human_bytes(event.upload_bytes)}  {event.seconds:.1f} s"
+            + (f"  about {human_seconds(left)} of {what} left" if left else "")
         )
 
     def _score(self, metrics: dict[str, float], when: str) -> None:

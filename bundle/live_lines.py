@@ -3,66 +3,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
-from bundle.events import Event
 from bundle.report.wording import origin, points
-from bundle.report.writers import WHEN, evaluated
+from bundle.report.writers import evaluated
+from custom.events import Continued, FineTuned, Initialized, Nothing, Personalized, RoundEnded
 from custom.metrics import weighted_mean
 
 MOST_SITES = 6  # that a line names
 
 
-def _initialized(event: Event) -> str:
-    data, samples = event.get("dataset") or {}, (event.get("samples") or {}).values()
+def initialized_line(event: Initialized) -> str:
+    """How the job began, and on what data."""
+    data = event.dataset or {}
     train, writers, held_out = (
-        sum(sizes.get(name, 0) for sizes in samples) for name in ("train", "training_writers", "held_out_writers")
+        sum(sizes.get(name, 0) for sizes in event.samples.values())
+        for name in ("train", "training_writers", "held_out_writers")
     )
-    source = event.get("source")
     kinds = {"embedded": "data set", "encoder_embedded": "encoder"}
     embedded = " and ".join(kind for key, kind in kinds.items() if data.get(key))
     return (
-        f"initial model: {event.get('method')}"
-        + (f" ({source})" if source else "")
+        f"initial model: {event.method}"
+        + (f" ({event.source})" if event.source else "")
         + f"; data: {data.get('dataset')}, {train} training samples"
         + (f" of {writers} writers, {held_out} more held out" if writers else "")
         + (f"  (EMBEDDED {embedded}, for trying things out)" if embedded else "")
     )
 
 
-def _fine_tuned(event: Event) -> str:
-    summary = event.get("summary") or {}
-    before, after = (summary.get(kind, {}).get("mean") for kind in ("global", "personal"))
-    scores = "" if before is None or after is None else f": test_accuracy {before:.3f} -> {after:.3f}"
-    gain = f" ({points(after - before)} points)" if scores else ""
-    return f"personal models of {len(event.get('sites', {}))} sites{scores}{gain}{failed_part(event)}"
+def fine_tuned_line(event: FineTuned) -> str:
+    """What the sites' own models gained."""
+    scores = ""
+    if not isinstance(event.summary, Nothing):
+        before, after = event.summary.global_.mean, event.summary.personal.mean
+        scores = f": test_accuracy {before:.3f} -> {after:.3f} ({points(after - before)} points)"
+    return f"personal models of {len(event.sites)} sites{scores}{failed_part(event.failed)}"
 
 
-def _personalized(event: Event) -> str:
-    summary = event.get("summary")
-    if not summary:
-        return f"no held-out writer was scored{failed_part(event)}"
-    before, after = (summary[when]["accuracy"]["mean"] for when in WHEN)
-    gain = summary["gain"]
+def personalized_line(event: Personalized) -> str:
+    """What held-out writers gained."""
+    summary = event.summary
+    if isinstance(summary, Nothing):
+        return f"no held-out writer was scored{failed_part(event.failed)}"
+    before, after = summary.initial.accuracy.mean, summary.personalized.accuracy.mean
     return (
-        f"{summary['writers']} held-out writers: accuracy {before:.3f} -> {after:.3f} personalised, gain "
-        f"{points(gain['mean'])} +- {100 * gain['standard_error']:.1f} points{failed_part(event)}"
+        f"{summary.writers} held-out writers: accuracy {before:.3f} -> {after:.3f} personalised, gain "
+        f"{points(summary.gain.mean)} +- {100 * summary.gain.standard_error:.1f} points{failed_part(event.failed)}"
     )
 
 
-def _continued(event: Event) -> str:
-    return f"continues {origin(event)}"
+def continued_line(event: Continued) -> str:
+    """Which job it goes on from."""
+    return f"continues {origin(event.given())}"
 
 
-AS_LINES: dict[str, Callable[[Event], str]] = {
-    "initialized": _initialized,
-    "continued": _continued,
-    "fine_tuned": _fine_tuned,
-    "personalized": _personalized,
-}
-
-
-def held_out_line(event: Event, behind: int) -> str:
+def held_out_line(event: RoundEnded, behind: int) -> str:
     """How the model that the sites received in a round serves held-out writers; empty if it was not scored.
 
     Args:
@@ -78,24 +73,22 @@ def held_out_line(event: Event, behind: int) -> str:
     return f"{scores.writers} held-out writers {when}: accuracy {change}"
 
 
-def writers_part(event: Event) -> str:
+def writers_part(event: RoundEnded) -> str:
     """Of a round of writers: how many trained, and their mean loss; empty for any other round."""
-    sites = event.get("sites", {})
-    train = {site: facts.get("train", {}) for site, facts in sites.items()}
+    train = {site: facts.train for site, facts in event.sites.items()}
     counts = [metrics["writers"] for metrics in train.values() if "writers" in metrics]
-    loss = weighted_mean(train, {site: facts.get("samples") for site, facts in sites.items()}).get("train_loss")
+    loss = weighted_mean(train, event.samples()).get("train_loss")
     found = f"  {sum(counts):.0f} writers" + ("" if loss is None else f"  train_loss {loss:.3f}")
     return found if counts else ""
 
 
-def losses_part(event: Event) -> str:
+def losses_part(event: RoundEnded) -> str:
     """The training loss at the first few sites."""
-    sites = sorted(event.get("sites", {}).items())
-    trained = [(site, facts.get("train", {}).get("train_loss")) for site, facts in sites]
+    trained = [(site, facts.train.get("train_loss")) for site, facts in sorted(event.sites.items())]
     losses = "  ".join(f"{site} {loss:.3f}" for site, loss in trained[:MOST_SITES] if loss is not None)
     return f"  train_loss {losses}" if losses else ""
 
 
-def failed_part(event: Event) -> str:
+def failed_part(failed: Mapping[str, str]) -> str:
     """The sites that failed."""
-    return "".join(f"  {site} FAILED" for site in sorted(event.get("failed") or {}))
+    return "".join(f"  {site} FAILED" for site in sorted(failed))

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundle.report.model import BYTES, Report
+from bundle.report.model import Report
 from bundle.report.wording import embedded_warning
 from bundle.sweep_grid import Point
 from custom.errors import BundleError
+from custom.events import BYTES
 from custom.metrics import lower_is_better, weighted_mean
 from custom.progress import write_atomically
 

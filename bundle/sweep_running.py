@@ -22,6 +22,7 @@ from bundle.report.wording import human_bytes, human_seconds, number
 from bundle.run import POLL_S
 from bundle.simulator import Simulator
 from bundle.sweep_results import Result
+from custom.events import RoundEnded
 from custom.progress import FILE_NAME, write_atomically
 
 
@@ -54,8 +55,8 @@ class Running:
         """Looks how far it is."""
         code = self.simulator.poll()
         for event in self._follower.poll():
-            if event["event"] == "round":
-                self.phase = f"round {event['round']}/{event.get('num_rounds', '?')}"
+            if isinstance(event, RoundEnded):
+                self.phase = f"round {event.round}/{event.num_rounds}"
         if code is None:
             return False
         self._record(code)

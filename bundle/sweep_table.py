@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bundle.report.model import BYTES
 from bundle.report.wording import ALIKE, against_dense, human_bytes, human_seconds, number, table
 from bundle.sweep_grid import Point, value_text
 from bundle.sweep_results import PERSONAL, PERSONAL_TEST, PERSONALIZED, Result
+from custom.events import BYTES
 from custom.metrics import lower_is_better
 
 KINDS = ("best", "final")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import statistics
 from pathlib import Path
@@ -27,6 +26,7 @@ from controllers.collect import Replies, check_seconds, collect
 from custom import progress
 from custom.checks.update import is_finite_number
 from custom.errors import BundleError
+from custom.events import Best, of_kind, parse_lines
 from custom.keys import ROUNDS
 from custom.learning.weights import Weights
 from custom.panic import ends_job
@@ -216,8 +216,7 @@ class FineTune(Controller):
 
 
 def _best_round(run_dir: Path) -> int | None:
-    events = [json.loads(line) for line in progress.read(run_dir).splitlines()]
-    rounds = [event["round"] for event in events if event["event"] == "best"]
+    rounds = [event.round for event in of_kind(parse_lines(progress.read(run_dir)), Best)]
     return rounds[-1] if rounds else None
 
 

@@ -1,8 +1,8 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
 """progress.jsonl: what happened in a job, a line an event, written by the server as it happens.
 
-Every reader (report, live progress, dashboard) works from this one file. Rounds count from 1. A crash can cut the last
-line short and no more.
+Every reader (report, live progress, dashboard) works from this one file, by the schema in custom/events.py. Rounds
+count from 1. A crash can cut the last line short and no more.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def write_atomically(path: Path, text: str) -> None:
 
 def append(run_dir: Path, event: str, **fields: Any) -> None:
     """Adds one event; `fields` are plain JSON types, or numbers of NumPy."""
-    line = json.dumps({"event": event, "time": time.time(), **fields}, default=_plain) + "\n"
-    with _lock, (run_dir / FILE_NAME).open("a", encoding="utf-8") as file:
-        file.write(line)
+    line = json.dumps({"event": event, "time": time.time(), **fields}, default=_plain, ensure_ascii=False) + "\n"
+    with _lock, (run_dir / FILE_NAME).open("ab") as file:
+        file.write(line.encode("utf-8", "replace"))  # a lone surrogate, of a site's text, is no Unicode
 
 
 def read(run_dir: Path) -> bytes:

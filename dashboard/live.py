@@ -12,8 +12,8 @@ from typing import Any
 from nvflare.fuel.flare_api.flare_api import Session
 
 from bundle.connection import Connection
-from bundle.events import Event, parse
 from custom.errors import BundleError
+from custom.events import Event, parse_lines
 from custom.progress import PACKED, STATS, unpack
 
 KEPT = 8  # jobs that ended, whose result may not be here yet
@@ -27,7 +27,7 @@ class LiveEvents:
         self.events: tuple[Event, ...] = ()
         self.answers = False  # is the job's process at the server up?
         self.tries = 0
-        self._size = 0
+        self._size = self._lines = 0
 
     def update(self, stats: Any) -> None:
         """Takes the answer of `show_stats`; one without progress, from another program's job, adds nothing."""
@@ -40,8 +40,9 @@ class LiveEvents:
             logger.debug("%s", error)
             return
         if len(lines) > self._size:
-            new = [event for line in lines[self._size :].splitlines() if (event := parse(line)) is not None]
-            self.events, self._size = (*self.events, *new), len(lines)
+            new = lines[self._size :]
+            self.events = (*self.events, *parse_lines(new, self._lines + 1))
+            self._size, self._lines = len(lines), self._lines + new.count(b"\n")
 
 
 class LiveJobs:

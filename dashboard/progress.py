@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bundle.live import PHASES, RECENT_ROUNDS
 from bundle.report.model import Report
+from custom.events import Event, JobEnded, Workflow, of_kind
 from dashboard.system import Job
 
 WAITING = {
@@ -50,7 +50,7 @@ class Progress:
         return f"{self.done + 1} of {self.planned}"
 
 
-def progress(job: Job, report: Report, events: Sequence[dict[str, Any]], planned: int = 0) -> Progress:
+def progress(job: Job, report: Report, events: Sequence[Event], planned: int = 0) -> Progress:
     """Of a running job.
 
     Args:
@@ -59,9 +59,9 @@ def progress(job: Job, report: Report, events: Sequence[dict[str, Any]], planned
         events: of its progress.jsonl so far.
         planned: rounds of all its tasks according to its settings; its events know only those of tasks that have begun.
     """
-    workflow = next((event.get("workflow") for event in reversed(events) if event["event"] == "workflow_started"), None)
-    phase = PHASES.get(str(workflow), str(workflow)) if workflow else WAITING.get(job.status, job.status.lower())
-    if any(event["event"] == "job_ended" for event in events[-1:]):
+    started = [event.workflow for event in of_kind(events, Workflow) if event.event == "workflow_started"]
+    phase = PHASES.get(started[-1], started[-1]) if started else WAITING.get(job.status, job.status.lower())
+    if of_kind(events[-1:], JobEnded):
         phase = "FLARE is collecting the result"
     return Progress(report.rounds_done, max(report.num_rounds, planned), phase, _left(report))
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from custom.events import Event
+
 SILENT_AFTER_S = 25.0  # two heartbeats and a half; FLARE itself waits 600 s before it calls a client dead
 RUNNING = "RUNNING"
 FINISHED = "FINISHED:"  # what FLARE's status of every job that ended begins with
@@ -96,7 +98,7 @@ class Snapshot:
     server_started: float | None = None
     clients: tuple[Client, ...] = ()
     jobs: tuple[Job, ...] = ()
-    events: Mapping[str, tuple[dict[str, Any], ...]] = field(default_factory=lambda: MappingProxyType({}))
+    events: Mapping[str, tuple[Event, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
     def job(self, job_id: str) -> Job | None:
         """The job with that id, if it is in the store."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.events import Event, parse
 from bundle.report.causes import logs
 from bundle.report.locate import Run
+from custom.events import Event, NotUnderstood, RoundEnded, of_kind
 from custom.progress import FILE_NAME
 
 CONFIG = Path("app_server/config/config_fed_server.json")
@@ -29,11 +30,11 @@ SERVER_ENDED = "Server runner finished"
 EMBEDDED = {"dataset": ("digits", "headlines", "synthetic"), "model_name_or_path": ("embedded",)}
 
 
-def gap(run: Run, events: list[Event]) -> str:
+def gap(run: Run, events: Sequence[Event]) -> str:
     """What a job that has ended should have left and did not; empty if there is no gap."""
-    if line := _damaged_line(run.folder / FILE_NAME):
-        return f"line {line} of {FILE_NAME} cannot be read"
-    kinds = {event["event"] for event in events}
+    for damaged in of_kind(events, NotUnderstood):
+        return f"line {damaged.line} of {FILE_NAME} cannot be read"
+    kinds = {event.event for event in events}
     workflows, components = (_classes(run, kind) for kind in ("workflows", "components"))
     for name, kind in RECORDS.items():
         if name in workflows and kind not in kinds:
@@ -46,9 +47,9 @@ def gap(run: Run, events: list[Event]) -> str:
     return f"{CROSS_SITE} {'cannot be read' if (run.folder / CROSS_SITE).is_file() else 'does not exist'}"
 
 
-def _first_missing_round(run: Run, events: list[Event]) -> str:
+def _first_missing_round(run: Run, events: Sequence[Event]) -> str:
     """The first round of a workflow, by its settings, that is not recorded; empty if there is none."""
-    seen = {(event.get("task"), event["round"]) for event in events if event["event"] == "round"}
+    seen = {(event.task, event.round) for event in of_kind(events, RoundEnded)}
     for flow in _entries(read_json(run.folder / CONFIG), "workflows"):
         given = flow.get("args") or {}
         first, count = given.get("first_round", given.get("start_round", 0)), given.get("num_rounds")
@@ -86,12 +87,6 @@ def asked_for_embedded(run: Run) -> set[str]:
     """Which of the arguments of EMBEDDED the job's configuration sets to embedded data or an embedded encoder."""
     arguments = [entry.get("args") or {} for entry in _entries(read_json(run.folder / CLIENT_CONFIG), "components")]
     return {name for name, own in EMBEDDED.items() if any(given.get(name) in own for given in arguments)}
-
-
-def _damaged_line(path: Path) -> int:
-    """Counted from 1, of a line that a newline ends; 0 if there is none. What a crash cut off has no newline."""
-    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    return next((number for number, line in enumerate(lines, 1) if parse(line) is None), 0)
 
 
 def _classes(run: Run, kind: str) -> set[str]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bundle.report.writers import Writers
+from custom.events import BYTES
 from custom.metrics import NEGATIVES, POSITIVES, is_count, lower_is_better, weighted_mean
 
 Metrics = dict[str, float]
 Sites = dict[str, Metrics]
 COUNTS = ("writers", "dropped_writers")  # of a training round; their aggregate is the sum
-BYTES = ("upload_bytes", "download_bytes", "dense_upload_bytes", "dense_download_bytes")
 
 
 @dataclass

@@ -10,9 +10,9 @@ import math
 import statistics
 from typing import Any
 
-from bundle.events import Event
 from bundle.report.model import Report
 from bundle.report.wording import number, points
+from custom.events import FineTuned
 
 METRIC = "test_accuracy"
 KINDS = {"local_only": "local only", "global": "global", "personal": "personal"}
@@ -20,12 +20,12 @@ ALL_SITES = "all sites"
 STARTED_FROM = {"best": "SRV_best_FL_global_model.pt", "final": "SRV_FL_global_model.pt"}
 
 
-def latest(events: list[Event]) -> dict[str, Any] | None:
+def latest(events: list[FineTuned]) -> dict[str, Any] | None:
     """The last `fine_tuned` event as fine_tune.json has it, or None."""
     if not events:
         return None
     empty: dict[str, Any] = {"sites": {}, "failed": {}, "summary": {}}
-    return empty | {name: value for name, value in events[-1].items() if name not in ("event", "time")}
+    return empty | events[-1].given()
 
 
 def elsewhere(report: Report) -> dict[str, Any]:
@@ -54,8 +54,8 @@ def elsewhere(report: Report) -> dict[str, Any]:
 
 def accuracy(row: dict[str, Any], kind: str) -> float | None:
     """Test accuracy of one kind of model at the site of `row`, if it has one."""
-    value = (row.get(kind) or {}).get(METRIC)
-    return float(value) if isinstance(value, int | float) else None
+    value: float | None = row.get(kind, {}).get(METRIC)
+    return value
 
 
 def kinds(personalization: dict[str, Any]) -> list[str]:
@@ -100,7 +100,7 @@ def _summary_rows(personalization: dict[str, Any], shown: list[str], gains: dict
     mean, std, worst = ([number(column.get(name)) for column in columns] for name in ("mean", "std", "worst"))
     lowest = min(gains, key=lambda site: gains[site])
     spread = statistics.stdev(gains.values()) if len(gains) > 1 else 0.0
-    samples = sum(int(row.get("samples") or 0) for row in personalization["sites"].values())
+    samples = sum(row.get("samples", 0) for row in personalization["sites"].values())
     gain = summary["personal"]["mean"] - summary["global"]["mean"]
     return [
         [ALL_SITES, *mean, points(gain), "", str(samples)],

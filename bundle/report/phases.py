@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from bundle.events import Event
+from custom.events import Continued, RoundEnded
 
 
 class Phases:
@@ -17,16 +17,15 @@ class Phases:
         self.task: str | None = None
         self._before, self._position = 0, behind
 
-    def position(self, event: Event) -> int:
+    def position(self, event: RoundEnded) -> int:
         """Rounds of training behind the model after the round of `event`, those of earlier tasks included."""
-        task = event.get("task")
-        if task != self.task and self._position:
-            self._before = self._position - (event["round"] - 1)
-        self.task = task
-        self._position = self._before + int(event["round"])
+        if event.task != self.task and self._position:
+            self._before = self._position - (event.round - 1)
+        self.task = event.task
+        self._position = self._before + event.round
         return self._position
 
 
-def rounds_behind(continued: Event) -> int:
+def rounds_behind(continued: Continued) -> int:
     """Of all tasks, as the event `continued` tells it."""
-    return sum(map(int, (continued.get("rounds") or {}).values()))
+    return sum(continued.rounds.values())

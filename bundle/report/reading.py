@@ -5,19 +5,34 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from bundle.events import Event, read_events
+from bundle.events import check_events, read_events
 from bundle.report.causes import RESOURCES, first_cause, lack_of_resources
 from bundle.report.evidence import CROSS_SITE, asked_for_embedded, gap, read_json, unrecorded
 from bundle.report.locate import Run, find_run, opened
-from bundle.report.model import BYTES, COUNTS, Metrics, Report, Round, Score, Sites
-from bundle.report.outcome import ENDED_EARLY, judge, what_went_wrong
+from bundle.report.model import COUNTS, Metrics, Report, Round, Score, Sites
+from bundle.report.outcome import ENDED_EARLY, judge, warnings, what_went_wrong
 from bundle.report.personal import elsewhere, latest
 from bundle.report.phases import Phases, rounds_behind
 from bundle.report.writers import read_writers
 from custom.checks.update import is_finite_number
+from custom.events import (
+    BYTES,
+    Best,
+    Continued,
+    Event,
+    FineTuned,
+    Initialized,
+    JobStarted,
+    Personalized,
+    RoundEnded,
+    Validated,
+    of_kind,
+    shown_metrics,
+    unread,
+)
 from custom.metrics import weighted_mean
 from custom.progress import FILE_NAME
 
@@ -62,6 +77,7 @@ def read_report(path: Path, job_id: str = "") -> Report:
 def read_run(run: Run) -> Report:
     """The Report of one run folder; a folder without progress.jsonl gives a report that says what is wrong."""
     events = read_events(run.folder / FILE_NAME)
+    check_events(events, run.folder / FILE_NAME)
     report = build(events)
     meta = read_json(run.folder / "meta.json")
     report.job = report.job or str(meta.get("name", ""))
@@ -98,48 +114,44 @@ def _says_why(error: str) -> bool:
     return bool(error) and not error.rpartition(": ")[2].isupper() and not error.startswith(ENDED_EARLY)
 
 
-def build(events: list[Event]) -> Report:
+def build(events: Sequence[Event]) -> Report:
     """The Report of the events of one progress.jsonl."""
     report, behind = Report(), 0
-    by_kind: dict[str, list[Event]] = {}
-    for event in events:
-        by_kind.setdefault(event["event"], []).append(event)
-    for started in by_kind.get("job_started", [])[:1]:
-        report.job, report.site_names = str(started.get("job", "")), sorted(started.get("sites", []))
-    for continued in by_kind.get("continued", [])[:1]:
+    for started in of_kind(events, JobStarted)[:1]:
+        report.job, report.site_names = started.job, sorted(started.sites)
+    for continued in of_kind(events, Continued)[:1]:
         behind = rounds_behind(continued)
-        report.continued = {name: continued.get(name) for name in ("job_id", "workflow", "round")}
-    for initialized in by_kind.get("initialized", []):
-        report.dataset, report.samples = initialized.get("dataset"), initialized.get("samples") or {}
-        report.left_out, report.data_notes = initialized.get("left_out") or {}, initialized.get("data_notes") or {}
-    if events:
-        report.seconds = float(events[-1].get("time", 0)) - float(events[0].get("time", 0))
-    rounds = {(event.get("task"), event["round"]): event for event in by_kind.get("round", [])}
-    _fill_rounds(report, list(rounds.values()), by_kind.get("validation", []), behind)
-    best = by_kind.get("best", [])
-    report.best = {name: best[-1].get(name) for name in ("round", "metric", "value")} if best else None
+        report.continued = {name: getattr(continued, name) for name in ("job_id", "workflow", "round")}
+    for initialized in of_kind(events, Initialized):
+        report.dataset, report.samples = initialized.dataset, initialized.samples
+        report.left_out, report.data_notes = initialized.left_out, initialized.data_notes
+    if times := [event.time for event in events if event.time]:
+        report.seconds = max(times[-1] - times[0], 0.0)
+    rounds = list({(event.task, event.round): event for event in of_kind(events, RoundEnded)}.values())
+    _fill_rounds(report, rounds, of_kind(events, Validated), behind)
+    for best in of_kind(events, Best)[-1:]:
+        report.best = best.given()
     if report.best and (row := report.best_row()) and report.best["metric"] in row.aggregate:
         report.best["value"] = row.aggregate[report.best["metric"]]  # FLARE's own selector weighs all by samples
-    report.personalization = latest(by_kind.get("fine_tuned", []))
-    report.writers = read_writers(list(rounds.values()), by_kind.get("personalized", []), report.samples, behind)
+    report.personalization = latest(of_kind(events, FineTuned))
+    report.writers = read_writers(rounds, of_kind(events, Personalized), report.samples, behind)
     report.errors = what_went_wrong(events)
-    report.warnings = [str(event.get("reason", "")) for event in by_kind.get("warning", [])]
-    report.status = judge(report, events, list(rounds.values()))
+    report.warnings = warnings(events) + list(filter(None, [unread(events, FILE_NAME)]))
+    report.status = judge(report, events, rounds)
     return report
 
 
-def _fill_rounds(report: Report, rounds: list[Event], validations: list[Event], behind: int) -> None:
+def _fill_rounds(report: Report, rounds: list[RoundEnded], validations: list[Validated], behind: int) -> None:
     """Gives each round the score of the model after it: what the sites of the next round received."""
-    planned = {event.get("task"): int(event.get("num_rounds", 0)) for event in rounds}
+    planned = {event.task: event.num_rounds for event in rounds}
     phases = Phases(behind)
-    closing = {event.get("round"): _score(event.get("sites", {}), event.get("samples", {})) for event in validations}
+    closing = {event.round: _score(event.sites, event.samples) for event in validations}
     for event, following in zip(rounds, [*rounds[1:], None], strict=False):
-        number, task = event["round"], event.get("task")
-        if following and (following.get("task") != task or following["round"] == number + 1):
+        if following and (following.task != event.task or following.round == event.round + 1):
             after = received_score(following)
         else:
-            after = closing.get(number) or Score()
-        trained = _part(event, "train")
+            after = closing.get(event.round) or Score()
+        trained = _score({site: facts.train for site, facts in event.sites.items()}, event.samples())
         sites = {
             site: trained.sites.get(site, {}) | after.sites.get(site, {})
             for site in sorted({*trained.sites, *after.sites})
@@ -148,14 +160,14 @@ def _fill_rounds(report: Report, rounds: list[Event], validations: list[Event], 
             Round(
                 sites=sites,
                 aggregate=trained.aggregate | _counts(trained.sites) | after.aggregate,
-                task=str(task or "train"),
-                round=number,
-                num_rounds=planned[task],
+                task=event.task,
+                round=event.round,
+                num_rounds=planned[event.task],
                 position=phases.position(event),
-                seconds=float(event.get("seconds", 0)),
-                **{name: int(event[name]) for name in BYTES if name in event},
+                seconds=event.seconds,
+                **{name: getattr(event, name) for name in BYTES},
                 site_bytes=_site_bytes(event),
-                failed=dict(event.get("failed") or {}),
+                failed=event.failed,
             )
         )
     if rounds:
@@ -165,10 +177,9 @@ def _fill_rounds(report: Report, rounds: list[Event], validations: list[Event], 
         report.initial = initial if initial.aggregate else None
 
 
-def _site_bytes(event: Event) -> dict[str, dict[str, int]]:
-    sites = {**event.get("uncounted", {}), **event.get("sites", {})}
-    known = {site: facts for site, facts in sorted(sites.items()) if all(name in facts for name in BYTES)}
-    return {site: {name: int(facts[name]) for name in BYTES} for site, facts in known.items()}
+def _site_bytes(event: RoundEnded) -> dict[str, dict[str, int]]:
+    sites = sorted((event.uncounted | event.sites).items())
+    return {site: counts for site, facts in sites if (counts := facts.counts())}
 
 
 def _counts(sites: Sites) -> Metrics:
@@ -176,20 +187,12 @@ def _counts(sites: Sites) -> Metrics:
     return {name: sum(values) for name, values in found.items() if values}
 
 
-def received_score(event: Event) -> Score:
+def received_score(event: RoundEnded) -> Score:
     """The score of the model that the sites received in that round, so of the global model before it."""
-    return _part(event, "received")
+    return _score({site: facts.received for site, facts in event.sites.items()}, event.samples())
 
 
-def _part(event: Event, name: str) -> Score:
-    sites = event.get("sites", {})
-    return _score(
-        {site: facts.get(name) or {} for site, facts in sites.items()},
-        {site: facts.get("samples") for site, facts in sites.items()},
-    )
-
-
-def _score(sites: Sites, samples: dict[str, Any]) -> Score:
+def _score(sites: Sites, samples: Mapping[str, float]) -> Score:
     return Score(dict(sorted(sites.items())), weighted_mean(sites, samples))
 
 
@@ -201,7 +204,7 @@ def _cross_site(path: Path) -> dict[str, Sites]:
             if not isinstance(metrics, dict):
                 continue
             numbers = {name: float(value) for name, value in metrics.items() if is_finite_number(value)}
-            matrix.setdefault(model, {})[site] = numbers
+            matrix.setdefault(model, {})[site] = shown_metrics(numbers)
     return dict(sorted(matrix.items()))
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bundle.report.model import BYTES, Report
+from bundle.report.model import Report
 from bundle.report.wording import ALIKE, against_dense, human_bytes, thinned
+from custom.events import BYTES
 
 TITLE = "bytes by round and site: as sent, and what dense exchange would have cost"
 ALL_SITES = "all sites"

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bundle.events import Event
 from bundle.report.phases import Phases
+from custom.events import Personalized, RoundEnded
 
 WHEN = ("initial", "personalized")
 
@@ -55,8 +55,8 @@ class Writers:
     @property
     def target(self) -> float | None:
         """The accuracy whose reaching is of interest, if any is."""
-        value = self.result.get("target_accuracy")
-        return float(value) if value is not None else None
+        value: float | None = self.result["target_accuracy"]
+        return value
 
     def rounds_to_target(self, when: str) -> int | None:
         """Rounds behind the first model whose `initial` or `personalized` mean is at least the target, or None."""
@@ -83,7 +83,7 @@ def accuracy(point: Point, when: str) -> float:
 
 
 def read_writers(
-    rounds: Sequence[Event], results: Sequence[Event], samples: dict[str, Any], behind: int = 0
+    rounds: Sequence[RoundEnded], results: Sequence[Personalized], samples: dict[str, Any], behind: int = 0
 ) -> Writers | None:
     """From the events `round`, in their order, and `personalized`; None for a job that has no held-out writers.
 
@@ -96,12 +96,12 @@ def read_writers(
     curve: list[Point] = []
     phases = Phases(behind)
     for event in rounds:
-        task = phases.task or str(event.get("task"))  # the sites received what the round before this one made
+        task = phases.task or event.task  # the sites received what the round before this one made
         if received := evaluated(event, phases.position(event) - 1, task):
             curve.append(received)
     result: dict[str, Any] = {"rounds": {}, "target_accuracy": None, "sites": {}, "failed": {}, "summary": {}}
-    for event in results[-1:]:
-        result |= {name: value for name, value in event.items() if name not in ("event", "time")}
+    for personalized in results[-1:]:
+        result |= personalized.given()
     if summary := result["summary"]:
         means = {f"{when}_{metric}": summary[when][metric]["mean"] for when in WHEN for metric in ("accuracy", "loss")}
         behind = sum(result["rounds"].values())
@@ -110,7 +110,7 @@ def read_writers(
     return Writers(curve, result) if curve or results or known else None
 
 
-def evaluated(event: Event, behind: int, task: str) -> Point | None:
+def evaluated(event: RoundEnded, behind: int, task: str) -> Point | None:
     """The model that the sites received in a round, as they scored it; None if they did not.
 
     Args:
@@ -118,7 +118,7 @@ def evaluated(event: Event, behind: int, task: str) -> Point | None:
         behind: rounds of training behind that model.
         task: whose rounds trained it.
     """
-    scores = [facts.get("evaluated") or {} for facts in event.get("sites", {}).values()]
+    scores = [facts.evaluated for facts in event.sites.values()]
     needed = {"writers", "initial_accuracy", "personalized_accuracy"}
     scores = [score for score in scores if needed <= score.keys() and score["writers"] > 0]
     if not scores:

@@ -105,10 +105,10 @@ class ProgressLog(Widget):
         meta = fl_ctx.get_prop(FLContextKey.JOB_META) or {}
         self._append(
             "job_started",
-            job=meta.get(JobMetaKey.JOB_NAME) or "",
+            job=str(meta.get(JobMetaKey.JOB_NAME) or ""),
             job_id=job_id,
             sites=self._roster,
-            workflows=[workflow.get("id", "") for workflow in config.to_dict()["workflows"]] if config else [],
+            workflows=[str(workflow.get("id", "")) for workflow in config.to_dict()["workflows"]] if config else [],
         )
         try:
             check_code(fl_ctx)
@@ -155,7 +155,7 @@ class ProgressLog(Widget):
         result = from_shareable(fl_ctx.get_prop(AppConstants.TRAINING_RESULT))
         self._failed.pop(site, None)
         self._sites[site] = {
-            "samples": float(result.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 0)),
+            "samples": max(numbers(result.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 0)).get("metric", 0.0), 0.0),
             "received": numbers(result.get_meta_prop(MetaKey.INITIAL_METRICS)),
             "train": numbers(result.get_meta_prop(TRAIN_METRICS)),
         }

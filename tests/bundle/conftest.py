@@ -7,15 +7,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bundle import ROOT
-from bundle.events import Event
+from bundle.report import reading
+from bundle.report.model import Report
+from custom import events as typed_events
 
+Event = dict[str, Any]  # as a line of progress.jsonl
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 SERVER = {
@@ -57,6 +60,16 @@ def write_job(folder: Path, **meta: Any) -> Path:
     source = ROOT / "controllers" / "initialize_global_weights.py"
     (controllers / source.name).symlink_to(os.path.relpath(source, controllers))
     return folder
+
+
+def typed(event: Event, line: int = 1) -> typed_events.Event:
+    """As it is read from a file."""
+    return typed_events.parse(json.dumps(event).encode(), line)
+
+
+def build(events: Iterable[Event]) -> Report:
+    """The report of `events`, as they are in a file."""
+    return reading.build([typed(event, line) for line, event in enumerate(events, 1)])
 
 
 def round_event(number: int, received: Sequence[float], losses: Sequence[float], **changes: Any) -> Event:

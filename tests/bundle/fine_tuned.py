@@ -15,11 +15,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bundle.events import Event
 from bundle.report.model import Report
 from bundle.report.personal import METRIC, STARTED_FROM
-from bundle.report.reading import build
-from tests.bundle.conftest import job_events
+from tests.bundle.conftest import Event, build, job_events
 
 SCORES = {"site-1": (0.5, 0.6, 0.7), "site-2": (0.8, 0.5, 0.9), "site-3": (0.6, 0.8, 0.75)}
 TEST_SAMPLES = {"site-1": 100, "site-2": 300, "site-3": 100}

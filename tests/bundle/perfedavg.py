@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bundle.events import Event
+from tests.bundle.conftest import Event
 
 WORKFLOWS = ["pre_train", "fed_avg", "meta_train", "personalize"]
 SITES = {

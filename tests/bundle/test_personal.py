@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from bundle.events import Event
 from bundle.live import Live
 from bundle.report.before_after import before_after
 from bundle.report.html import to_html
 from bundle.report.model import Report
 from bundle.report.personal import METRIC, elsewhere, table_rows
-from bundle.report.reading import build, read_report
+from bundle.report.reading import read_report
 from bundle.report.text import to_text
-from tests.bundle.conftest import job_events, write_run
+from tests.bundle.conftest import Event, build, job_events, typed, write_run
 from tests.bundle.fine_tuned import SCORES, SUMMARY, events, fine_tuned, matrix, shared, without_site_2
 
 
@@ -160,9 +159,9 @@ def test_the_plot_has_a_row_a_site(count: int) -> None:
 def test_a_site_is_followed_live() -> None:
     out = io.StringIO()
     live = Live(out)
-    live.show({"event": "workflow_started", "workflow": "fine_tune"})
-    live.show(fine_tuned(failed={"site-4": "slow"}))
-    live.show(fine_tuned(sites={}, summary={}))
+    live.show(typed({"event": "workflow_started", "workflow": "fine_tune"}))
+    live.show(typed(fine_tuned(failed={"site-4": "slow"})))
+    live.show(typed(fine_tuned(sites={}, summary={})))
     phase, line, none = (line.partition(" s  ")[2] for line in out.getvalue().splitlines())
     assert phase == "fine_tune: every site makes the global model its own"
     assert line == "personal models of 3 sites: test_accuracy 0.580 -> 0.830 (+25.0 points)  site-4 FAILED"

@@ -18,7 +18,6 @@ from bundle.ended_early import read_ended_early
 from bundle.export import export
 from bundle.jobs import Job
 from bundle.report.locate import Run
-from bundle.report.reading import build
 from bundle.report.text import to_text
 from bundle.resume import find_admin_kit, resume_at_server, resume_in_simulator
 from custom import checkpoint
@@ -26,6 +25,7 @@ from custom.checkpoint import Checkpoint
 from custom.errors import BundleError
 from custom.learning.weights import load_weights, save_atomically, to_tensors
 from custom.progress import append
+from tests.bundle.conftest import build
 from tests.bundle.kits import Authority, write_kit
 
 MODEL = {"w": np.array([1.0, 2.0], dtype=np.float32)}

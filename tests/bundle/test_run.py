@@ -23,7 +23,7 @@ from bundle.live import Live
 from bundle.run import run
 from bundle.simulator import environment
 from custom.errors import BundleError
-from tests.bundle.conftest import job_events
+from tests.bundle.conftest import job_events, typed
 
 PYTHON = sys.executable
 SCRIPT = """#!{python}
@@ -188,8 +188,8 @@ def test_a_user_sees_life_while_nothing_happens() -> None:
 def test_a_failing_site_and_a_fatal_error_are_shown_at_once() -> None:
     out = io.StringIO()
     live = Live(out)
-    live.show({"event": "site_error", "site": "site-2", "task": "train", "reason": "x" * 500})
-    live.show({"event": "fatal", "reason": "too few sites"})
+    live.show(typed({"event": "site_error", "site": "site-2", "task": "train", "reason": "x" * 500}))
+    live.show(typed({"event": "fatal", "reason": "too few sites"}))
     first, second = out.getvalue().splitlines()
     assert "! site-2 at train: xxx" in first
     assert first.endswith("... (in full below)")

@@ -13,10 +13,10 @@ import pytest
 from bundle.live import Live
 from bundle.report.html import to_html
 from bundle.report.model import Report, Round
-from bundle.report.reading import build, read_report
+from bundle.report.reading import read_report
 from bundle.report.text import to_text
 from bundle.report.wording import human_bytes, human_seconds
-from tests.bundle.conftest import job_events
+from tests.bundle.conftest import build, job_events, typed
 
 
 def many_sites(count: int) -> Report:
@@ -52,7 +52,7 @@ def test_what_was_left_out_is_shown_everywhere() -> None:
     assert "<p>site-1, site-2: &lt;b&gt;: 1,200; files: 3</p>" in page
     assert "<p>site-2: 16-bit images.</p>" in page
     out = io.StringIO()
-    Live(out).show(events[1])
+    Live(out).show(typed(events[1]))
     assert out.getvalue().splitlines()[1].endswith(f"! left out of the data: {line}")
     assert "left out" not in to_text(build(job_events())) + to_html(build(job_events()))
 
@@ -91,7 +91,7 @@ def test_an_embedded_encoder_is_loud_whatever_the_data_set(embedded: bool) -> No
 )
 def test_the_live_line_names_what_is_embedded(facts: dict[str, bool], end: str) -> None:
     out = io.StringIO()
-    Live(out).show(job_events()[1] | {"dataset": {"dataset": "AG News"} | facts})
+    Live(out).show(typed(job_events()[1] | {"dataset": {"dataset": "AG News"} | facts}))
     assert out.getvalue().rstrip("\n").endswith(f"data: AG News, 400 training samples{end}")
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from bundle.report.model import Report, Round
-from bundle.report.reading import build
 from bundle.sweep_plot import is_wide, plot, to_html, unbeaten, write_png
 from bundle.sweep_results import Result, choose_metric
 from bundle.sweep_table import Row, group, notes, ranked, tied, to_csv, to_json, to_text
+from tests.bundle.conftest import build
 from tests.bundle.fine_tuned import shared
 from tests.bundle.perfedavg import writers_events
 

@@ -17,17 +17,15 @@ import re
 
 import pytest
 
-from bundle.events import Event
 from bundle.report.html import to_html
 from bundle.report.model import BYTES, Report, Round
-from bundle.report.reading import build
 from bundle.report.text import to_text
 from bundle.report.traffic import compared, notes, summary, table_rows
 from bundle.report.wording import against_dense
 from bundle.sweep_results import Result
 from bundle.sweep_table import group, to_csv
 from bundle.sweep_table import to_text as sweep_text
-from tests.bundle.conftest import job_events
+from tests.bundle.conftest import Event, build, job_events
 
 LINE = "sent up 5.2 kB, 3.1x less than dense exchange (16.0 kB); down 9.0 kB, 1.8x less (16.0 kB)"
 DENSE = {"dense_upload_bytes": 8000, "dense_download_bytes": 8000}

@@ -7,9 +7,8 @@ import re
 
 from bundle.report.html import to_html
 from bundle.report.model import Report
-from bundle.report.reading import build
 from bundle.report.text import to_text
-from tests.bundle.conftest import job_events, round_event
+from tests.bundle.conftest import build, job_events, round_event
 
 
 def report() -> Report:

@@ -11,18 +11,17 @@ from typing import Any
 
 import pytest
 
-from bundle.events import Event
 from bundle.live import Live
 from bundle.report import held_out
 from bundle.report.gains import histogram
 from bundle.report.held_out import MOST_POINTS
 from bundle.report.html import to_html
-from bundle.report.reading import build, read_report
+from bundle.report.reading import read_report
 from bundle.report.text import to_text
 from bundle.report.training import MOST_ROUNDS
 from bundle.report.wording import thinned
 from bundle.report.writers import Point, Writers
-from tests.bundle.conftest import job_events, round_event, write_run
+from tests.bundle.conftest import Event, build, job_events, round_event, typed, write_run
 from tests.bundle.perfedavg import SUMMARY, personalized, rounds, scored, site, training_round, writers_events
 
 
@@ -266,8 +265,8 @@ def test_writers_are_followed_live() -> None:
     out = io.StringIO()
     live = Live(out)
     for event in [*without("job_started", "workflow_finished", "job_ended"), personalized(failed={"site-2": "slow"})]:
-        live.show(event)
-    live.show(personalized(sites={}, summary={}))
+        live.show(typed(event))
+    live.show(typed(personalized(sites={}, summary={})))
     lines = [line.partition(" s  ")[2] for line in out.getvalue().splitlines()]
     gain = "4 held-out writers: accuracy 0.562 -> 0.688 personalised, gain +12.5 +- 16.1 points"
     assert lines == [
@@ -286,8 +285,8 @@ def test_writers_are_followed_live() -> None:
 def test_the_time_that_is_left_is_judged_by_the_task_itself() -> None:
     out = io.StringIO()
     live = Live(out)
-    live.show(training_round("train", 1, 1, {}, seconds=100.0))
-    live.show(training_round("meta_train", 1, 3, {}))
+    live.show(typed(training_round("train", 1, 1, {}, seconds=100.0)))
+    live.show(typed(training_round("meta_train", 1, 3, {})))
     assert (
         out.getvalue()
         .splitlines()[1]

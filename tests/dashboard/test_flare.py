@@ -75,7 +75,7 @@ def wait_until_ended(flare: Flare, job_id: str) -> Job:
 
 def rounds(flare: Flare, job_id: str) -> int:
     """Seen live."""
-    return sum(event["event"] == "round" for event in flare.snapshot().events.get(job_id, ()))
+    return sum(event.event == "round" for event in flare.snapshot().events.get(job_id, ()))
 
 
 def make(folder: Path, name: str, rounds: int = 2) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from custom.events import RoundEnded, of_kind
 from custom.progress import MOST_BYTES, PACKED, STATS, append, pack, read, unpack
 from dashboard.live import KEPT, LiveEvents, LiveJobs
 
@@ -26,7 +27,7 @@ def test_events_come_once_each_as_the_file_grows(tmp_path: Path) -> None:
     with (tmp_path / "progress.jsonl").open("a") as file:
         file.write('{"event": "round", "rou')  # being written
     live.update(stats(tmp_path))
-    assert [event["event"] for event in live.events] == ["job_started", "round"]
+    assert [event.event for event in live.events] == ["job_started", "round"]
     assert live.events[0] is first[0]
 
 
@@ -50,7 +51,7 @@ def test_an_answer_without_progress_leaves_what_was_seen(tmp_path: Path, answer:
     append(tmp_path, "round", round=1)
     live.update(stats(tmp_path))
     live.update(answer)
-    assert [event["round"] for event in live.events] == [1]
+    assert [event.round for event in of_kind(live.events, RoundEnded)] == [1]
 
 
 def test_packed_progress_is_small_and_whole(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from bundle.admin_kit import read_kit
 from bundle.connection import Connection
+from custom.events import Event
 from dashboard.poller import Poller
 from dashboard.system import Client, Job, Snapshot
 from tests.bundle.kits import Authority, write_kit
@@ -62,7 +63,7 @@ def test_what_was_known_stays_in_sight_while_the_server_is_away(poller: Poller) 
         (replace(NOW, clients=()), True),
         (replace(NOW, clients=(Client("site-1", 995.0, jobs=("a",)),)), True),
         (replace(NOW, jobs=(replace(RUNNING, status="FINISHED:COMPLETED"),)), True),
-        (replace(NOW, events={"a": ({"event": "round"},)}), True),
+        (replace(NOW, events={"a": (Event(event="round"),)}), True),
         (replace(NOW, problem="gone"), True),
     ],
 )

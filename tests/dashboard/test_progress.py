@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from bundle.report.model import Report, Round
+from custom.events import Event, parse
 from dashboard.progress import progress
 from dashboard.system import Job
 
 RUNNING = Job("id", "mnist", "RUNNING")
 
 
-def event(kind: str, **fields: Any) -> dict[str, Any]:
-    return {"event": kind, **fields}
+def event(kind: str, **fields: Any) -> Event:
+    return parse(json.dumps({"event": kind, **fields}).encode())
 
 
 def rounds(*seconds: float, num_rounds: int = 10, task: str = "train", begin: int = 0) -> list[Round]:
@@ -75,12 +77,12 @@ def test_another_task_takes_another_time() -> None:
             [
                 event("workflow_started", workflow="pre_train"),
                 event("workflow_started", workflow="my_own"),
-                event("round"),
+                event("round", round=1),
             ],
             "my_own",
         ),
         ("RUNNING", [event("workflow_started", workflow="x"), event("job_ended")], "FLARE is collecting the result"),
     ],
 )
-def test_phases(status: str, events: list[dict[str, Any]], phase: str) -> None:
+def test_phases(status: str, events: list[Event], phase: str) -> None:
     assert progress(Job("id", "mnist", status), Report(), events).phase == phase

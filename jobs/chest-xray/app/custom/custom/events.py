@@ -1,0 +1,1 @@
+../../../../../custom/events.py
