@@ -44,6 +44,7 @@ CODES: dict[str, Code] = {
     "kit-unusable": Code("A startup kit that is incomplete, of another role, or does not match its certificate", "FLARE could not log in with it"),
     "launch-repeated": Code("The same launch twice", "Two jobs would run instead of one"),
     "metric-unknown": Code("A metric that the job does not report", "Nothing could be selected or compared by it"),
+    "model-file-inflated": Code("A file of torch.save that is compressed, or whose tensors repeat their values", "A few megabytes would fill the memory"),
     "model-file-missing": Code("A model file, or a job with a model, that does not exist", "The job would start from other weights"),
     "model-file-unreadable": Code("A model file that is cut short, holds code, or is of an unknown format", "It cannot be loaded safely"),
     "model-mismatch": Code("Weights of another model: other names, shapes or types", "They do not fit the model of the job"),

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
+from pydantic import Field, ValidationError
 
+from custom.checks.update import shown
 from custom.errors import BundleError
+from custom.events import RoundNumber
+from custom.learning.torch_file import Array, Content, read_as
 from custom.learning.weights import Weights, save_atomically, to_tensors
 
 FILE_NAME = "checkpoint.pt"  # in the server's run folder of the job
 FORMAT = 1
+OTHERWISE = "give initial_model to a new job instead"
 
 
 class Checkpoint(NamedTuple):
@@ -44,6 +48,24 @@ class Checkpoint(NamedTuple):
     best: dict[str, Any] | None
 
 
+class _Best(Content):
+    round: RoundNumber
+    metric: str
+    value: float
+
+
+class _File(Content):
+    format: Literal[1]
+    job_id: str
+    workflow: str
+    round: RoundNumber
+    num_rounds: RoundNumber
+    rounds: dict[str, RoundNumber]
+    model: Annotated[dict[str, Array], Field(min_length=1)]
+    states: dict[str, dict[str, Any]]
+    best: _Best | None
+
+
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Writes it; `path` is always a whole file, the old one or the new one."""
     content = {**checkpoint._asdict(), "format": FORMAT, "model": to_tensors(checkpoint.model)}
@@ -64,22 +86,22 @@ def load(path: Path) -> Checkpoint:
             remedy="has config_fed_server.json of the job SaveCheckpoint?",
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_as(path, _File)
+    except BundleError:
+        raise
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise BundleError(
+            "is not a checkpoint of this version of the bundle",
+            code="checkpoint-unusable",
+            key=f"{path} {'.'.join(map(shown, found['loc']))}".rstrip(),
+            remedy=OTHERWISE,
+        ) from error
     except Exception as error:  # torch's own text advises to switch the protection off
         problem = "cannot be loaded safely: it is cut short, or no checkpoint"
-        raise BundleError(
-            problem, code="checkpoint-unusable", key=str(path), remedy="give initial_model to a new job instead"
-        ) from error
-    if (
-        not isinstance(content, dict)
-        or content.get("format") != FORMAT
-        or not set(Checkpoint._fields) <= content.keys()
-    ):
-        raise BundleError(
-            "is not a checkpoint of this version of the bundle", code="checkpoint-unusable", key=str(path)
-        )
-    fields = {name: content[name] for name in Checkpoint._fields}
-    return Checkpoint(**{**fields, "model": {name: tensor.numpy() for name, tensor in fields["model"].items()}})
+        raise BundleError(problem, code="checkpoint-unusable", key=str(path), remedy=OTHERWISE) from error
+    fields = {name: getattr(content, name) for name in Checkpoint._fields}
+    return Checkpoint(**{**fields, "best": content.best and content.best.model_dump()})
 
 
 def plain_best(selection: Any) -> dict[str, Any] | None:

@@ -53,9 +53,11 @@ def load_shared(folder: Path, job_id: str, site: str) -> Weights:
     Raises:
         BundleError: there is none.
     """
-    path = folder / CARD_FILE
-    card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if card.get("job_id") != job_id or card.get("shared") is not True:
+    try:
+        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        card = None
+    if not isinstance(card, dict) or card.get("job_id") != job_id or card.get("shared") is not True:
         raise BundleError(
             "has no personal model of this job to share", code="nothing-trained", site=site, key="submit_model"
         )

@@ -179,7 +179,7 @@ def check_round(contribution_round: Any, current_round: int, origin: Origin) -> 
     Raises:
         UpdateRejected: if they differ.
     """
-    known = isinstance(contribution_round, int)
+    known = isinstance(contribution_round, int) and abs(contribution_round) < 10**9
     if not known or contribution_round != current_round:
         got = f"round {contribution_round + 1}" if known else shown(contribution_round)
         remedy = "the site answered too late; is train_timeout long enough?" if known else ""
@@ -206,9 +206,9 @@ def shown(value: Any) -> str:
     """What a site sent, safe for one log line: short, printable, without line breaks."""
     if isinstance(value, str) and value.isprintable():
         return value[:100]
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return reprlib.repr(value)
     try:
-        return f"{float(value):g}"
+        return reprlib.repr(value) if isinstance(value, bool) or not isinstance(value, Real) else f"{float(value):g}"
     except OverflowError:
         return "a number beyond float64"
+    except ValueError:  # of an integer of more than 4,300 digits, which Python does not write
+        return f"{type(value).__name__} that cannot be shown"

@@ -21,6 +21,7 @@ from custom.checks.update import SAME_MODEL, Origin, Tensors, shown
 from custom.compression import wire
 from custom.compression.wire import PayloadRejected
 from custom.errors import BundleError
+from custom.learning.torch_file import Array, Content, read_as
 from custom.learning.weights import save_atomically
 
 DIGEST_BYTES = 16
@@ -159,6 +160,11 @@ def save(path: Path, held: Held) -> None:
     save_atomically({"version": held.version, "model": model}, path)
 
 
+class _File(Content):
+    version: str
+    model: dict[str, Array]
+
+
 def load(path: Path) -> Held:
     """Reads a version. Whether it is still what its name says, only `is_version` tells.
 
@@ -166,8 +172,8 @@ def load(path: Path) -> Held:
         BundleError: there is none, it is damaged, or holds more than tensors and plain values.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return Held(str(content["version"]), {name: tensor.numpy() for name, tensor in content["model"].items()})
+        content = read_as(path, _File)
+        return Held(content.version, content.model)
     except Exception as error:  # torch's own text advises to switch the protection off
         raise BundleError(
             "cannot be read: it is missing or damaged", code="site-state-damaged", key=str(path)

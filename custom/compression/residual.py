@@ -20,15 +20,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from custom.checks.update import SAME_MODEL, Tensors
 from custom.compression.wire import Entries
 from custom.errors import BundleError
+from custom.learning.torch_file import Array, Content, read_as
 from custom.learning.weights import save_atomically
 
 
@@ -140,6 +142,20 @@ def save(path: Path, state: State) -> None:
     save_atomically(content, path)
 
 
+class _File(Content):
+    round_number: int
+    residual: dict[str, Array]
+    sent: dict[str, Annotated[list[Array], Field(min_length=2, max_length=2)]]
+
+
+def _fits(residual: NDArray[Any], sent: Entries) -> bool:
+    """Can `_put_back` put it there?"""
+    indices, values = sent
+    vectors = indices.ndim == values.ndim == 1 and indices.size == values.size
+    kinds = indices.dtype.kind in "iu" and values.dtype.kind == "f"
+    return vectors and kinds and bool(np.all((indices >= 0) & (indices < residual.size)))
+
+
 def load(path: Path, update: Tensors) -> State | None:
     """Reads the state; None where there is no file yet.
 
@@ -154,10 +170,11 @@ def load(path: Path, update: Tensors) -> State | None:
     if not path.exists():
         return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        residual = {name: tensor.numpy() for name, tensor in content["residual"].items()}
-        sent = {name: Entries(*(part.numpy() for part in parts)) for name, parts in content["sent"].items()}
-        state = State(int(content["round_number"]), residual, sent)
+        content = read_as(path, _File)
+        sent = {name: Entries(*parts) for name, parts in content.sent.items()}
+        if not all(name in content.residual and _fits(content.residual[name], sent[name]) for name in sent):
+            raise ValueError("what was sent is not of this residual")
+        state = State(content.round_number, content.residual, sent)
     except Exception as error:  # torch's own text advises to switch the protection off
         raise Damaged(
             "cannot be read: it is damaged, or not a residual", code="site-state-damaged", key=str(path)

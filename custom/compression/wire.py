@@ -160,9 +160,9 @@ def _tensors(values: Any, positions: Any, origin: Origin) -> dict[str, Any]:
         expected = f"version {VERSION}"
         raise PayloadRejected("version", origin, key="payload", expected=expected, got=shown(version), remedy=remedy)
     if set(positions) != {"version", "tensors"} or not isinstance(tensors, dict):
-        got = shown(sorted(map(str, positions)))
+        got = shown(sorted(map(shown, positions)))
         raise PayloadRejected("format", origin, key="payload", expected="version and tensors", got=got)
-    for name in sorted(tensors.keys() ^ values.keys(), key=str):
+    for name in sorted(tensors.keys() ^ values.keys(), key=shown):
         problem = "positions without values" if name in tensors else "values without positions"
         raise PayloadRejected("unpaired", origin, problem, key=shown(name), remedy="has a filter removed tensors?")
     for name in tensors:

@@ -68,7 +68,7 @@ def open_converted(cache_dir: Path, name: str, files: Sequence[Path], convert: C
         ) from error
     try:
         return _load(folder)
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, LookupError, TypeError, RecursionError) as error:
         raise BundleError(
             "a damaged file in the cache",
             code="site-state-damaged",
@@ -92,7 +92,12 @@ def _load(folder: Path) -> Converted:
     offsets = np.load(folder / "offsets.npy", allow_pickle=False)
     if not len(images) == len(labels) == offsets[-1]:
         raise ValueError(f"{len(images)} images, {len(labels)} labels, {offsets[-1]} samples of writers")
-    return Converted(images, labels, offsets, json.loads((folder / "facts.json").read_text()))
+    if offsets.dtype.kind != "i" or offsets.ndim != 1 or offsets[0] != 0 or np.any(np.diff(offsets) < 0):
+        raise ValueError("the samples of writers do not follow each other")
+    facts = json.loads((folder / "facts.json").read_text())
+    if not isinstance(facts, dict):
+        raise ValueError("facts.json holds no JSON object")
+    return Converted(images, labels, offsets, facts)
 
 
 def _key(files: Sequence[Path]) -> str:

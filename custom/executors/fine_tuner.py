@@ -24,8 +24,8 @@ from custom import personal_model
 from custom.data.site_data import Batch
 from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask, executors_of
-from custom.executors.trainer import Trainer, first_model_path, local_model_path
-from custom.keys import ROUNDS, TRAINING
+from custom.executors.trainer import Trainer, first_model_path, read_training
+from custom.keys import ROUNDS
 from custom.learning.class_weights import class_weights_of
 from custom.learning.evaluate import evaluate_split
 from custom.learning.fine_tune import FineTuned, compile_pattern, fine_tune, only_training, pull_towards
@@ -214,34 +214,26 @@ class FineTuner(SiteTask):
 
     def _train_alone(self, site: Site, abort: Signal) -> dict[str, Any]:
         """The same start, settings and number of epochs as the rounds had, on this site's data alone."""
-        path = local_model_path(site.run_dir)
-        if not path.is_file():
-            raise BundleError(
-                "has not trained in this job, so local_only has no budget to repeat",
-                code="nothing-trained",
-                site=site.name,
-                key="local_only",
-            )
-        settings = torch.load(path, map_location="cpu", weights_only=True)[TRAINING]
+        training = read_training(site.run_dir, site.name)
         seed = derive(site.seed, site.index, LOCAL_ONLY_STREAM)
         seed_everything(seed)
         set_weights(site.model, load_weights(first_model_path(site.run_dir)))
-        budget = LocalBudget(settings["epochs"], settings["steps"], settings["batch_size"])
+        budget = LocalBudget(training.epochs, training.steps, training.batch_size)
         data = trainable(site.model, site.data, budget.batch_size, site.device)
         passes = budget.passes(data)
-        rounds, warmup = settings["rounds"], settings["lr_warmup_rounds"]
-        lr = partial(learning_rate, settings["local_lr"], settings["lr_schedule"])
+        rounds, warmup = training.rounds, training.lr_warmup_rounds
+        lr = partial(learning_rate, training.local_lr, training.lr_schedule)
         fine_tune(
             site.model,
             site.data,
             budget.epochs(data, site.device, torch.Generator().manual_seed(seed)),
-            LocalOptimizer(**settings["optimizer"]).build(site.model.parameters(), settings["local_lr"]),
+            training.optimizer.build(site.model.parameters(), training.local_lr),
             site.device,
             patience=10**9,
             frozen=[],
-            accumulate_batches=settings["accumulate_batches"],
-            mixed_precision=settings["mixed_precision"],
-            class_weights=class_weights_of(settings["class_weights"], site.data, site.device),
+            accumulate_batches=training.accumulate_batches,
+            mixed_precision=training.mixed_precision,
+            class_weights=class_weights_of(training.class_weights, site.data, site.device),
             learning_rates=lambda epoch: lr(epoch * rounds // passes, rounds, warmup),
             should_stop=lambda: bool(abort.triggered),
         )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
@@ -18,6 +18,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
+from pydantic import BeforeValidator
 from torch import nn
 
 from custom.data.inspection import check_samples
@@ -31,6 +32,7 @@ from custom.learning.optimizer import LocalOptimizer
 from custom.learning.rehearsal import FEW, first_batch, left_out, need_samples, trainable, try_steps
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
+from custom.learning.torch_file import Content, read_as
 from custom.learning.train import LocalBudget, check_counts, check_rates, train
 from custom.learning.weights import (
     Weights,
@@ -44,6 +46,32 @@ from custom.learning.weights import (
 from custom.metrics import is_count
 
 DEFAULT_LR = 0.01
+
+
+def _optimizer(value: Any) -> LocalOptimizer:
+    optimizer = LocalOptimizer(**value) if isinstance(value, dict) else value  # in the file it is a dictionary
+    optimizer.check()
+    return optimizer
+
+
+class Training(Content):
+    """How the kept model was trained, in all rounds together."""
+
+    rounds: int
+    epochs: int
+    steps: int | None
+    batch_size: int
+    accumulate_batches: int
+    local_lr: float
+    lr_schedule: str
+    lr_warmup_rounds: int
+    optimizer: Annotated[LocalOptimizer, BeforeValidator(_optimizer)]
+    mixed_precision: bool
+    class_weights: str
+
+
+class _LocalModel(Content):
+    training: Training  # its key is TRAINING
 
 
 class Trainer(SiteTask):
@@ -213,28 +241,47 @@ class Trainer(SiteTask):
     def _keep(self, site: Site, weights: Weights, rounds: int) -> None:
         """Keeps the site's model on disk, since its process may not outlive the task (simulator with -t below -n)."""
         steps = self.budget.local_steps
-        training = {
-            "rounds": rounds,
-            "epochs": rounds * self.budget.local_epochs,
-            "steps": None if steps is None else rounds * steps,
-            "batch_size": self.budget.batch_size,
-            "accumulate_batches": self.accumulate_batches,
-            "local_lr": self._highest_lr(site.model),
-            "lr_schedule": self.lr_schedule,
-            "lr_warmup_rounds": self.lr_warmup_rounds,
-            "optimizer": asdict(self.optimizer),
-            "mixed_precision": self.mixed_precision,
-            "class_weights": self.class_weights,
-        }
-        save_atomically(
-            {"model": to_tensors(weights), "round": rounds, TRAINING: training}, local_model_path(site.run_dir)
+        training = Training(
+            rounds=rounds,
+            epochs=rounds * self.budget.local_epochs,
+            steps=None if steps is None else rounds * steps,
+            batch_size=self.budget.batch_size,
+            accumulate_batches=self.accumulate_batches,
+            local_lr=self._highest_lr(site.model),
+            lr_schedule=self.lr_schedule,
+            lr_warmup_rounds=self.lr_warmup_rounds,
+            optimizer=self.optimizer,
+            mixed_precision=self.mixed_precision,
+            class_weights=self.class_weights,
         )
+        content = {"model": to_tensors(weights), "round": rounds, TRAINING: training.model_dump()}
+        save_atomically(content, local_model_path(site.run_dir))
 
     def _write_curves(self, scalars: dict[str, float], round_index: int, fl_ctx: FLContext) -> None:
         writer = fl_ctx.get_engine().get_component(self.writer_id)
         if writer is not None:
             for tag, value in ((tag, value) for tag, value in scalars.items() if not is_count(tag)):
                 writer.add_scalar(tag, value, global_step=round_index)
+
+
+def read_training(run_dir: Path, site: str) -> Training:
+    """Of the site's last model of the running job.
+
+    Raises:
+        BundleError: it has none, or the file is damaged.
+    """
+    path = local_model_path(run_dir)
+    if not path.is_file():
+        raise BundleError(
+            "has not trained in this job, so local_only has no budget to repeat",
+            code="nothing-trained",
+            site=site,
+            key="local_only",
+        )
+    try:
+        return read_as(path, _LocalModel).training
+    except Exception as error:  # of torch or of the schema
+        raise BundleError("cannot be read: it is damaged", code="site-state-damaged", key=str(path)) from error
 
 
 def local_model_path(run_dir: Path) -> Path:

@@ -14,13 +14,15 @@ from typing import Any
 
 import torch
 
+from custom.checks.update import shown
 from custom.errors import BundleError
+from custom.learning.torch_file import ZIP, read_torch
 
 # Under which name checkpoints hold the weights: FLARE and this bundle, Lightning, PyTorch's tutorials.
 ENTRIES = ("model", "state_dict", "model_state_dict")
 SAVE = "save the weights alone: torch.save(model.state_dict(), FILE)"
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-_LFS, _ZIP = b"version https://git-lfs", b"PK\x03\x04"
+_LFS = b"version https://git-lfs"
 _OTHER_FORMATS = {b"\x89HDF": "an HDF5 file (Keras)", b"\x93NUMPY": "a NumPy array", b"GGUF": "a GGUF file"}
 
 
@@ -37,7 +39,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     with path.open("rb") as file:
         head = file.read(512)
     _check_format(path, head)
-    if head[8:9] == b"{" and head[:2] != _ZIP[:2]:
+    if head[8:9] == b"{" and head[:2] != ZIP[:2]:
         return _read_safetensors(path)
     return _state_dict_in(path, _load(path))
 
@@ -58,7 +60,7 @@ def _check_format(path: Path, head: bytes) -> None:
     for magic, what in _OTHER_FORMATS.items():
         if head.startswith(magic):
             raise unreadable(path, f"is {what} and not weights of PyTorch")
-    if not head.startswith(_ZIP):
+    if not head.startswith(ZIP):
         return
     if not zipfile.is_zipfile(path):
         raise unreadable(path, "cannot be loaded safely: it is cut short", "copy or download it again, whole")
@@ -87,7 +89,9 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _load(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read_torch(path)
+    except BundleError:
+        raise
     except Exception as error:
         found = _GLOBAL.search(str(error))
         if found is None:
@@ -112,10 +116,10 @@ def _state_dict_in(path: Path, content: Any) -> dict[str, torch.Tensor]:
         return dict(content[chosen[0]])
     for key in ENTRIES:
         if isinstance(value := content.get(key), Mapping) and value and not chosen:
-            odd = next(name for name, entry in value.items() if not torch.is_tensor(entry))
-            kind = type(value[odd]).__name__
-            raise unreadable(path, f"holds no state_dict of tensors alone: {key}.{odd} is {kind}")
-    names = ", ".join(map(str, chosen or list(content)[:5])) or "nothing"
+            odd = next(name for name in value if not (isinstance(name, str) and torch.is_tensor(value[name])))
+            kind = type(value[odd]).__name__ if isinstance(odd, str) else "not named by a text"
+            raise unreadable(path, f"holds no state_dict of tensors alone: {key}.{shown(odd)} is {kind}")
+    names = ", ".join(map(shown, (chosen or list(content))[:5])) or "nothing"
     raise unreadable(path, f"holds {'several state_dicts' if chosen else 'no state_dict'} ({names})")
 
 

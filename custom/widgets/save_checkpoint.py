@@ -72,11 +72,11 @@ class SaveCheckpoint(Widget):
             component = engine.get_component(name)
             try:
                 if isinstance(component, IntimeModelSelector):
-                    component.best_val_metric = state["best_val_metric"]
-                    component.best_raw_val_metric = state["best_raw_val_metric"]
+                    component.best_val_metric = float(state["best_val_metric"])
+                    component.best_raw_val_metric = _plain(state["best_raw_val_metric"])
                 elif _has_state(component):
                     component.load_state_dict(state)
-            except (BundleError, KeyError, TypeError, ValueError) as error:
+            except (BundleError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
                 self.system_panic(f"{self.continue_from}: the state of {name} does not fit: {error}", fl_ctx)
         self._rounds, self._best = dict(origin.rounds), origin.best
         fl_ctx.set_prop(ROUNDS_BEFORE, dict(origin.rounds), private=True, sticky=True)

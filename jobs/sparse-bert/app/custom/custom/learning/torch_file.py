@@ -1,0 +1,1 @@
+../../../../../../custom/learning/torch_file.py
