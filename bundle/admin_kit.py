@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from custom.data.folders import without_tilde
 from custom.errors import BundleError
+from custom.names import is_name
 
 PROJECT_ADMIN = "project_admin"
 # What FLARE's default policy gives the other roles (nvflare/lighter/templates/master_template.yml, default_authz).
@@ -130,10 +131,14 @@ def _admin_config(file: Path) -> dict[str, Any]:
         admin: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["admin"]
         missing = [name for name in ("host", "port", "client_cert", "client_key", "ca_cert") if not admin.get(name)]
         int(admin.get("port", 0))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        odd = [name for name in ("client_cert", "client_key", "ca_cert") if not is_name(admin.get(name))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise BundleError("cannot be read", code="kit-unusable", key=str(file), remedy=COPY_AGAIN) from error
     if missing:
         raise BundleError(f"does not say {missing[0]}", code="kit-unusable", key=str(file), remedy=COPY_AGAIN)
+    if odd:
+        expected, got = "a file beside it", f"{admin[odd[0]]!r:.100}"
+        raise BundleError(code="kit-unusable", key=f"{file} {odd[0]}", expected=expected, got=got, remedy=COPY_AGAIN)
     return admin
 
 

@@ -94,7 +94,7 @@ def _change_server(ended: EndedEarly, config: dict[str, Any]) -> None:
                     remedy="start a new job from its model: --set initial_model=...",
                 )
             flow["path"] = "controllers.continued_rounds.ContinuedRounds"
-            flow["args"]["first_round"] = state.round
+            flow.setdefault("args", {})["first_round"] = state.round
     parts = [part for part in config.get("components", []) if part.get("path") == SAVE]
     if not parts:
         raise BundleError(f"the job has no component {SAVE}", code="not-resumable", key=f"job {ended.job_id}")

@@ -9,14 +9,15 @@ from typing import Any
 
 from bundle.arguments import components
 from bundle.events import read_events
-from bundle.jobs import check_name, read_json
-from bundle.report.locate import Run, opened
+from bundle.jobs import check_config, check_meta, read_json
+from bundle.report.locate import Run, unpack
 from bundle.report.reading import read_run
 from custom import checkpoint
 from custom.checkpoint import Checkpoint
 from custom.errors import BundleError
 from custom.events import Best, Event, RoundEnded, Workflow, of_kind
 from custom.learning.weights import load_weights
+from custom.names import check_name
 from custom.progress import FILE_NAME
 
 APP = "app_server"
@@ -56,8 +57,8 @@ class EndedEarly:
         names = {}
         for part in components(self.configs):
             if part.path.rpartition(".")[2] == PERSISTOR:
-                names[part.arguments.get("global_model_file_name", FINAL)] = part.id
-                names[part.arguments.get("best_global_model_file_name", BEST)] = part.id
+                for argument, default in (("global_model_file_name", FINAL), ("best_global_model_file_name", BEST)):
+                    names[check_name(part.arguments.get(argument, default), f"{part.id} {argument}")] = part.id
         return names
 
 
@@ -78,23 +79,24 @@ def read_ended_early(run: Run, extract_to: Path) -> EndedEarly:
             f"is {report.status}: there is nothing to continue", code="not-resumable", key=f"job {run.job_id}"
         )
     meta = read_json(folder / "meta.json")
-    apps = meta.get("deploy_map") or {}
+    check_meta(meta, f"job {run.job_id}")
+    apps = meta.get("deploy_map", {})
     if len(apps) != 1:
         got = ", ".join(map(str, apps)) or "none"
         raise BundleError(
             code="not-resumable", key=f"job {run.job_id} deploy_map", expected="one app for server and sites", got=got
         )
     (app_name,) = apps
-    for name, where in ((meta.get("name"), "name"), (app_name, "deploy_map")):  # they become folders, here and there
-        check_name(name, f"job {run.job_id} {where}")
     app, events = folder / APP, read_events(folder / FILE_NAME)
-    paths = sorted((app / "config").glob("config_fed_*.json"))
+    configs = {path.name: read_json(path) for path in sorted((app / "config").glob("config_fed_*.json"))}
+    for name, config in configs.items():
+        check_config(config, name)
     ended = EndedEarly(
         job_id=run.job_id,
         folder=folder,
         app=app,
         meta=meta,
-        configs={Path(app_name, "config", path.name): read_json(path) for path in paths},
+        configs={Path(app_name, "config", name): config for name, config in configs.items()},
         app_name=app_name,
         sites=report.site_names,
         finished=_finished(events),
@@ -107,8 +109,7 @@ def read_ended_early(run: Run, extract_to: Path) -> EndedEarly:
 def _unpacked(run: Run, extract_to: Path) -> Path:
     if run.archive is None:
         return run.folder
-    with opened(run.archive) as archive:
-        archive.extractall(extract_to)  # stays in that folder, whatever the names say
+    unpack(run.archive, extract_to)
     return extract_to
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from typing import Any
 from bundle import ROOT
 from custom.data.folders import without_tilde
 from custom.errors import BundleError
+from custom.names import check_name
 
 JOBS = ROOT / "jobs"
 CLASS_KEYS = ("path", "class_path", "name")  # each of which FLARE takes
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # nvflare.fuel.utils.validation_utils.JOB_NAME_PATTERN
 
 
 @dataclass(frozen=True)
@@ -94,16 +93,7 @@ def read_job(name_or_path: str) -> Job:
     """
     folder = find_job(name_or_path)
     meta = read_json(folder / "meta.json")
-    check_name(meta.get("name"), f"{folder / 'meta.json'} name")
-    if not isinstance(meta.get("deploy_map", {}), dict):
-        raise BundleError(
-            code="job-malformed",
-            key=f"{folder / 'meta.json'} deploy_map",
-            expected="a JSON object",
-            got=meta["deploy_map"],
-        )
-    for app in meta.get("deploy_map", {}):
-        check_name(app, f"{folder / 'meta.json'} deploy_map")
+    check_meta(meta, str(folder / "meta.json"))
     paths = sorted(folder.glob("*/config/config_fed_*.json"))
     if not paths:
         raise BundleError(
@@ -111,11 +101,23 @@ def read_job(name_or_path: str) -> Job:
         )
     configs = {path.relative_to(folder): read_json(path) for path in paths}
     for path, config in configs.items():
-        _check_shape(config, path.name)
+        check_config(config, path.name)
     return Job(folder, meta, configs)
 
 
-def _check_shape(config: dict[str, Any], file: str) -> None:
+def check_meta(meta: dict[str, Any], where: str) -> None:
+    """Raises BundleError where the job or one of its apps, which become folders, has no name that may be one."""
+    check_name(meta.get("name"), f"{where} name")
+    apps = meta.get("deploy_map", {})
+    if not isinstance(apps, dict):
+        raise BundleError(
+            code="job-malformed", key=f"{where} deploy_map", expected="a JSON object", got=f"{json.dumps(apps):.80}"
+        )
+    for app in apps:
+        check_name(app, f"{where} deploy_map")
+
+
+def check_config(config: dict[str, Any], file: str) -> None:
     """Raises BundleError where there is no list of components, or one of them is none."""
 
     def entries(holder: dict[str, Any], kind: str, where: str) -> list[dict[str, Any]]:
@@ -162,17 +164,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise BundleError(
             f"line {error.lineno} is not JSON ({error.msg})", code="job-malformed", key=str(path)
         ) from error
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, thousands of brackets
+        raise BundleError(f"is no JSON that can be read ({error})", code="job-malformed", key=str(path)) from error
     if not isinstance(value, dict):
         raise BundleError(code="job-malformed", key=str(path), expected="a JSON object", got=type(value).__name__)
     return value
-
-
-def check_name(name: object, where: str) -> None:
-    """Raises BundleError for a name that FLARE refuses, such as one with a slash."""
-    if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
-        raise BundleError(
-            code="job-name",
-            key=where,
-            expected="a name of letters, digits, '.', '_' and '-' that begins with a letter or digit",
-            got=repr(name),
-        )

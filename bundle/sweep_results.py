@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from bundle.report.model import Report
 from bundle.report.wording import embedded_warning
 from bundle.sweep_grid import Point
@@ -92,8 +94,8 @@ class Result:
 def load(folder: Path) -> Result | None:
     """What `save` wrote, or None if there is nothing of the kind."""
     try:
-        return Result(**json.loads((folder / POINT_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return TypeAdapter(Result).validate_json((folder / POINT_FILE).read_bytes())
+    except (OSError, ValueError):  # the latter of a field of another type, too
         return None
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from custom.checks.update import shown
 from custom.errors import BundleError
 from custom.events import RoundNumber
 from custom.learning.torch_file import Array, Content, read_as
 from custom.learning.weights import Weights, save_atomically, to_tensors
+from custom.names import is_name
 
 FILE_NAME = "checkpoint.pt"  # in the server's run folder of the job
 FORMAT = 1
@@ -48,6 +49,15 @@ class Checkpoint(NamedTuple):
     best: dict[str, Any] | None
 
 
+def _named(name: str) -> str:
+    if not is_name(name):
+        raise ValueError("no name of a folder")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_named)]
+
+
 class _Best(Content):
     round: RoundNumber
     metric: str
@@ -56,7 +66,7 @@ class _Best(Content):
 
 class _File(Content):
     format: Literal[1]
-    job_id: str
+    job_id: Name  # a run folder of that name is looked for
     workflow: str
     round: RoundNumber
     num_rounds: RoundNumber

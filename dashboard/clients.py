@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +12,10 @@ from nvflare.fuel.flare_api.flare_api import Session
 
 from bundle.connection import Connection, Refused
 from custom.errors import BundleError
+from custom.names import is_name
 from dashboard.system import Client
 
 GIB = 2**30
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # of a site; what is put into a command must be one word
 SAME_CLOCK_S = 2.0  # a difference that a reading takes is none
 
 
@@ -58,7 +57,7 @@ def ask(connection: Connection, sites: Sequence[str]) -> dict[str, Said]:
     Raises:
         Refused: the user may not ask.
     """
-    sites = [site for site in sites if NAME.fullmatch(site)]
+    sites = [site for site in sites if is_name(site)]  # what is put into a command must be one word
     try:
         machines = connection.kit.may("operate")
         return connection.run(lambda session: _ask(session, sites, machines), keep=True) if sites else {}

@@ -21,8 +21,8 @@ from bundle.report.model import Report
 from bundle.report.outcome import what_went_wrong
 from bundle.report.reading import MODELS, read_report
 from custom.errors import BundleError
+from custom.names import is_name
 from custom.progress import FILE_NAME
-from dashboard.clients import NAME
 from dashboard.redact import redact
 from dashboard.system import ABORTED, COMPLETED, Job
 
@@ -160,7 +160,7 @@ class Results:
             time.sleep(SITE_LOG_S)
         for log in Path(place).glob(f"{SITE_LOG}*") if place else ():
             site = log.name.removeprefix(SITE_LOG)
-            if NAME.fullmatch(site):
+            if is_name(site):
                 (workspace / site).mkdir(parents=True, exist_ok=True)
                 shutil.move(log, workspace / site / ERROR_LOG)
         if place:

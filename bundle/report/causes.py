@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.report.locate import Run
+from custom.names import is_name
 
 TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[,.]\d+")
 FRAME = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
@@ -80,6 +81,7 @@ def _best(run: Run, sites: list[str]) -> Cause | None:
 
 def logs(run: Run, sites: list[str]) -> Iterator[Path]:
     """The logs of a job that are on this machine."""
+    sites = [site for site in sites if is_name(site)]
     folders = [run.folder, *(child for child in _folders(run.folder) if child.name in sites)]
     if run.sites_root:
         names = sites or [child.name for child in _folders(run.sites_root) if child.name != "local"]

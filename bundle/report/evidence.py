@@ -52,14 +52,11 @@ def _first_missing_round(run: Run, events: Sequence[Event]) -> str:
     seen = {(event.task, event.round) for event in of_kind(events, RoundEnded)}
     for flow in _entries(read_json(run.folder / CONFIG), "workflows"):
         given = flow.get("args") or {}
-        first, count = given.get("first_round", given.get("start_round", 0)), given.get("num_rounds")
-        if (
-            str(flow.get("path", "")).rpartition(".")[2] not in ROUNDS
-            or type(first) is not int
-            or type(count) is not int
-        ):
+        start, count = given.get("start_round", 0), given.get("num_rounds")
+        first, kind = given.get("first_round", start), str(flow.get("path", "")).rpartition(".")[2]
+        if kind not in ROUNDS or any(type(number) is not int for number in (start, first, count)):
             continue
-        task, end = given.get("train_task_name", "train"), given.get("start_round", 0) + count
+        task, end = str(given.get("train_task_name", "train")), start + count
         if first < end and (task, first + 1) not in seen:
             return f"{FILE_NAME} has no round {first + 1} of {task}"
     return ""
@@ -95,13 +92,29 @@ def _classes(run: Run, kind: str) -> set[str]:
 
 def _entries(config: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     entries = config.get(kind)
-    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    known = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return [entry for entry in known if isinstance(entry.get("args") or {}, dict)]
+
+
+def misread(run: Run) -> list[str]:
+    """The files of the run that are there and hold something else than they should."""
+    found = []
+    for name in (Path("meta.json"), CONFIG, CLIENT_CONFIG, CROSS_SITE):
+        if (run.folder / name).is_file() and not read_json(run.folder / name):
+            found.append(f"{name} was not understood: it holds no JSON object")
+    for name in (CONFIG, CLIENT_CONFIG):
+        config = read_json(run.folder / name)
+        for kind in ("workflows", "components"):
+            entries = config.get(kind, [])
+            if not isinstance(entries, list) or len(_entries(config, kind)) != len(entries):
+                found.append(f"{name} was not understood: {kind} are no list of JSON objects with args")
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a file; empty if it cannot be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -54,6 +55,28 @@ def opened(archive: Path) -> Iterator[zipfile.ZipFile]:
             yield content
     except (zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"the job's archive is damaged ({error})", code="result-damaged", key=str(archive)) from error
+
+
+def unpack(archive: Path, folder: Path, suffixes: tuple[str, ...] = ("",)) -> list[str]:
+    """Extracts what ends with one of `suffixes`, and returns the names of all there is.
+
+    Raises:
+        BundleError: it is damaged, or there is no room for it.
+    """
+    with opened(archive) as content:
+        parts = [part for part in content.infolist() if part.filename.endswith(suffixes)]
+        needed, free = sum(part.file_size for part in parts), shutil.disk_usage(folder.parent).free
+        if needed > free:
+            expected, got = f"{needed} bytes", f"{free} free"
+            raise BundleError("no room to unpack it", code="disk-full", key=str(archive), expected=expected, got=got)
+        try:
+            for part in parts:
+                content.extract(part, folder)  # stays in that folder, whatever the name says
+        except (EOFError, NotImplementedError, RuntimeError, ValueError) as error:  # cut, unknown method, password
+            raise BundleError(
+                f"the job's archive is damaged ({error})", code="result-damaged", key=str(archive)
+            ) from error
+        return content.namelist()
 
 
 def find_run(path: Path, job_id: str = "") -> Run:
@@ -133,7 +156,7 @@ def _job_store(kit: Path) -> list[Path]:
             arguments = {entry.get("id"): entry.get("args", {}) for entry in resources["components"]}
             folder = arguments.get("job_store", {}).get("folder", "")  # of kit_storage.KitStorage, relative to the kit
             return [kit / folder / arguments["job_manager"]["uri_root"]]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (AttributeError, OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return []
 

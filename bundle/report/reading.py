@@ -10,8 +10,8 @@ from pathlib import Path
 
 from bundle.events import check_events, read_events
 from bundle.report.causes import RESOURCES, first_cause, lack_of_resources
-from bundle.report.evidence import CROSS_SITE, asked_for_embedded, gap, read_json, unrecorded
-from bundle.report.locate import Run, find_run, opened
+from bundle.report.evidence import CROSS_SITE, asked_for_embedded, gap, misread, read_json, unrecorded
+from bundle.report.locate import Run, find_run, unpack
 from bundle.report.model import COUNTS, Metrics, Report, Round, Score, Sites
 from bundle.report.outcome import ENDED_EARLY, judge, warnings, what_went_wrong
 from bundle.report.personal import elsewhere, latest
@@ -34,6 +34,7 @@ from custom.events import (
     unread,
 )
 from custom.metrics import weighted_mean
+from custom.names import is_name
 from custom.progress import FILE_NAME
 
 MODELS = {
@@ -59,11 +60,8 @@ def read_report(path: Path, job_id: str = "") -> Report:
     run = find_run(path, job_id)
     if run.archive is None:
         return read_run(run)
-    with tempfile.TemporaryDirectory() as temporary, opened(run.archive) as archive:
-        names = archive.namelist()
-        for name in names:
-            if name.endswith(TEXT_SUFFIXES):
-                archive.extract(name, temporary)  # stays under that folder, whatever the name says
+    with tempfile.TemporaryDirectory() as temporary:
+        names = unpack(run.archive, Path(temporary), TEXT_SUFFIXES)
         report = read_run(Run(run.job_id, Path(temporary), run.sites_root))
     report.folder = str(run.archive)
     report.errors = [error.replace(f"{temporary}/", f"{run.archive}: ") for error in report.errors]
@@ -82,7 +80,8 @@ def read_run(run: Run) -> Report:
     meta = read_json(run.folder / "meta.json")
     report.job = report.job or str(meta.get("name", ""))
     report.job_id, report.folder = run.job_id, str(run.folder)
-    report.cross_site = _cross_site(run.folder / CROSS_SITE)
+    report.cross_site = _cross_site(run.folder / CROSS_SITE, report.warnings)
+    report.warnings += misread(run)
     if report.personalization:
         report.personalization |= elsewhere(report)
     report.models = _models(run, report)
@@ -196,15 +195,20 @@ def _score(sites: Sites, samples: Mapping[str, float]) -> Score:
     return Score(dict(sorted(sites.items())), weighted_mean(sites, samples))
 
 
-def _cross_site(path: Path) -> dict[str, Sites]:
-    """FLARE's `{site: {model: metrics}}` turned round to `{model: {site: metrics}}`."""
+def _cross_site(path: Path, warnings: list[str]) -> dict[str, Sites]:
+    """FLARE's `{site: {model: metrics}}` turned round to `{model: {site: metrics}}`; adds to the warnings."""
     matrix: dict[str, Sites] = {}
+    odd = 0
     for site, models in sorted(read_json(path).items()):
+        odd += not isinstance(models, dict)
         for model, metrics in models.items() if isinstance(models, dict) else ():
             if not isinstance(metrics, dict):
+                odd += 1
                 continue
             numbers = {name: float(value) for name, value in metrics.items() if is_finite_number(value)}
             matrix.setdefault(model, {})[site] = shown_metrics(numbers)
+    if odd:
+        warnings.append(f"{CROSS_SITE}: {odd} of its values are no metrics by model, and were not understood")
     return dict(sorted(matrix.items()))
 
 
@@ -212,11 +216,11 @@ def _models(run: Run, report: Report) -> dict[str, str]:
     found = {kind: run.folder / name for kind, name in MODELS.items() if (run.folder / name).is_file()}
     if run.sites_root:
         # Only of the sites that say so: where fine-tuning failed, an earlier job's model may still lie there.
-        for site in (report.personalization or {}).get("sites", {}):
+        for site in filter(is_name, (report.personalization or {}).get("sites", {}) if is_name(report.job) else ()):
             model = run.sites_root / site / "personal_models" / report.job / "personal_model.pt"
             if model.is_file():
                 found[f"personal model of {site}"] = model
-        for site in report.site_names:
+        for site in filter(is_name, report.site_names):
             for model in sorted((run.sites_root / site).glob(f"{run.job_id}/**/local_model.pt"))[:1]:
                 found[f"last model of {site}"] = model
     return {kind: str(path) for kind, path in found.items()}

@@ -35,6 +35,7 @@ from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
 from custom.learning.train import LocalBudget, check_counts, check_rates, train
 from custom.learning.weights import get_weights, load_weights, set_weights
+from custom.names import check_name, is_name
 from custom.panic import fails_next_task
 
 FINE_TUNE_STREAM, LOCAL_ONLY_STREAM = 1_000_001, 1_000_002  # beyond any round, so that the random numbers are others
@@ -99,8 +100,7 @@ class FineTuner(SiteTask):
         self.optimizer.check()
         check_rates(local_lr=self.local_lr, proximal=self.proximal)
         check_counts(patience=self.patience)
-        place = Path(str(self.personal_dir))
-        if place.is_absolute() or ".." in place.parts:
+        if not (isinstance(self.personal_dir, str) and all(map(is_name, self.personal_dir.split("/")))):
             expected = "a folder below the site's workspace"
             raise BundleError(code="setting-value", key="personal_dir", expected=expected, got=repr(self.personal_dir))
 
@@ -187,11 +187,8 @@ class FineTuner(SiteTask):
         Raises:
             BundleError: the job's name, which whoever submits it chooses, would lead elsewhere.
         """
-        job = str((fl_ctx.get_prop(FLContextKey.JOB_META) or {}).get(JobMetaKey.JOB_NAME) or "job")
-        if Path(job).name != job or job in (".", ".."):
-            raise BundleError(
-                code="job-name", key="the job's name", expected="a name without slashes", got=f"{job!r:.80}"
-            )
+        meta = fl_ctx.get_prop(FLContextKey.JOB_META) or {}
+        job = check_name(meta.get(JobMetaKey.JOB_NAME) or "job", "the job's name")
         return Path(fl_ctx.get_engine().get_workspace().get_root_dir()) / self.personal_dir / job
 
     def _fine_tune(self, site: Site, abort: Signal) -> FineTuned:

@@ -10,6 +10,7 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 from nvflare.widgets.widget import Widget
 
+from custom.names import check_name
 from custom.panic import fails_next_task
 
 # The first model, with which local_only begins; the last one, for submit_model; what sparse exchange has held back.
@@ -34,9 +35,8 @@ class CarryOver(Widget):
         """Copies what is not here yet: in the simulator with -t below -n, every task starts a process."""
         if event_type != EventType.START_RUN:
             return
-        workspace, site = fl_ctx.get_engine().get_workspace(), fl_ctx.get_identity_name()
-        here = Path(workspace.get_run_dir(fl_ctx.get_job_id()))
-        there = Path(self.workspaces, site, self.job_id) if self.workspaces else here.with_name(self.job_id)
+        here = Path(fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_job_id()))
+        there = self._earlier(here, fl_ctx.get_identity_name())
         if not there.is_dir():
             self.log_warning(
                 fl_ctx,
@@ -49,3 +49,8 @@ class CarryOver(Widget):
                 part = here / f".{path.name}.part"
                 shutil.copyfile(path, part)
                 part.replace(here / path.name)
+
+    def _earlier(self, here: Path, site: str) -> Path:
+        """The run folder of the earlier job."""
+        job_id = check_name(self.job_id, "job_id")
+        return Path(self.workspaces, site, job_id) if self.workspaces else here.with_name(job_id)

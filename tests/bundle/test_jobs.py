@@ -87,5 +87,5 @@ def test_json_of_another_shape_is_named(job: Path, kind: str, value: object, nam
 
 
 def test_a_deploy_map_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="deploy_map: expected a JSON object, got None"):
+    with pytest.raises(BundleError, match="deploy_map: expected a JSON object, got null"):
         read_job(str(write_job(tmp_path / "job", deploy_map=None)))

@@ -162,19 +162,6 @@ def test_what_makes_a_continuation_impossible_is_named(tmp_path: Path) -> None:
     assert f"job {JOB_ID}: is completed: there is nothing to continue" in refused()
 
 
-@pytest.mark.parametrize(
-    "odd", [{"name": "../escaped"}, {"name": "/tmp/escaped"}, {"name": ".."}, {"deploy_map": {"../../app": ["@ALL"]}}]
-)
-def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path: Path, odd: dict[str, Any]) -> None:
-    """Whoever submits a job chooses its names; the operator's account continues it."""
-    folder = ended(tmp_path / JOB_ID, "hello-pt", "scatter_and_gather", 2, ("pre_train", "scatter_and_gather"))
-    meta = json.loads((folder / "meta.json").read_text())
-    (folder / "meta.json").write_text(json.dumps(meta | odd))
-    with pytest.raises(BundleError) as refused:
-        read_ended_early(Run(JOB_ID, folder), tmp_path)
-    assert refused.value.code == "job-name"
-
-
 def test_a_workflow_of_another_kind_is_refused(tmp_path: Path) -> None:
     folder = ended(tmp_path / JOB_ID, "hello-pt", "scatter_and_gather", 2, ("pre_train", "scatter_and_gather"))
     path = folder / "app_server" / "config" / "config_fed_server.json"

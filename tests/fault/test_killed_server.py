@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +70,31 @@ def test_a_job_process_of_a_site_is_killed(system: Deployment, job: Path, expect
     code, told = sites.resume(system, job_id, tmp_path)
     assert code == 0, told
     check_end(system, job_id, told, expected, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["absolute", "relative"])
+def test_a_job_with_a_path_for_a_name_is_not_continued(
+    system: Deployment, job: Path, tmp_path: Path, kind: str
+) -> None:
+    """FLARE takes it. A continuation is written by the operator's account: here it would be into a package's folder."""
+    odd, victim, marker = tmp_path / "job", tmp_path / "victim", tmp_path / "executed"
+    shutil.copytree(job, odd)
+    victim.mkdir()
+    (victim / "meta.json").write_text("the operator's")
+    (odd / "app").rename(odd / "usercustomize")
+    (odd / "usercustomize" / "__init__.py").write_text(f"open({str(marker)!r}, 'a').close()\n")
+    meta = json.loads((odd / "meta.json").read_text())
+    name = str(victim) if kind == "absolute" else f"../../../../../../../..{victim}"
+    (odd / "meta.json").write_text(json.dumps({**meta, "name": name, "deploy_map": {"usercustomize": ["@ALL"]}}))
+    job_id = sites.submit(system, odd)
+    wait_for_rounds(system.folder / system.server / job_id / "progress.jsonl", 1)
+    sites.abort(system, job_id)
+    sites.wait(system, job_id)
+    code, told = sites.resume(system, job_id, tmp_path)
+    assert (code, "[job-name]" in told) == (2, True), told
+    assert [path.name for path in victim.iterdir()] == ["meta.json"]
+    assert (victim / "meta.json").read_text() == "the operator's"
+    assert not marker.exists()
 
 
 def test_an_aborted_job_leaves_no_process_and_no_half_written_model(
