@@ -137,13 +137,24 @@ def check_config(config: dict[str, Any], file: str) -> None:
             expected = '{"path": "module.Class", "args": {...}}'
             raise BundleError(code="job-malformed", key=where, expected=expected, got=f"{json.dumps(entry):.80}")
 
+    def check_tasks(binding: dict[str, Any], where: str) -> None:
+        tasks = binding.get("tasks", [])
+        if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+            expected, got = "a list of names", f"{json.dumps(tasks):.80}"
+            raise BundleError(code="job-malformed", key=f"{where} tasks", expected=expected, got=got)
+
     for kind in ("workflows", "components"):
         for entry in entries(config, kind, file):
+            if not isinstance(entry.get("id", ""), str):
+                got = f"{json.dumps(entry['id']):.80}"
+                raise BundleError(code="job-malformed", key=f"{file} {kind} id", expected="a text", got=got)
             check_class(entry, f"{file} {kind} {entry.get('id', '')}".strip())
     for binding in entries(config, "executors", file):
+        check_tasks(binding, f"{file} executors")
         check_class(binding.get("executor"), f"{file} executor of {binding.get('tasks')}")
     for kind in ("task_data_filters", "task_result_filters"):
         for binding in entries(config, kind, file):
+            check_tasks(binding, f"{file} {kind}")
             for entry in entries(binding, "filters", f"{file} {kind}"):
                 check_class(entry, f"{file} filter of {binding.get('tasks')}")
 

@@ -26,6 +26,7 @@ from custom.errors import BundleError
 ANCHOR = "export PYTHONPATH=/local/custom:$PYTHONPATH\n"  # a line of FLARE's startup/sub_start.sh
 START = """\
 cd "$WORKSPACE"  # Python looks here first; elsewhere, a folder named custom would hide that of a job
+umask 077  # models, logs and results are for this user alone; a line of local/site.env can say otherwise
 set -a; . local/site.env; set +a
 """
 CHECK_PLACE = """\

@@ -10,6 +10,7 @@ if sys.path[0] == str(Path(__file__).parent):  # the modules beside this program
     sys.path.pop(0)
 
 import copy
+import os
 import re
 import runpy
 from types import SimpleNamespace
@@ -48,4 +49,5 @@ SimulatorClientRunner.do_one_task = do_one_task
 simulator_runner.shlex = SimpleNamespace(split=split_command)
 
 if __name__ == "__main__":
+    os.umask(0o077)  # FLARE's persistor leaves models readable to all, and ours are not
     runpy.run_module(SIMULATOR, run_name="__main__", alter_sys=True)

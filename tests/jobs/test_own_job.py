@@ -38,3 +38,5 @@ def test_the_job_of_the_guide_trains(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     results = json.loads((tmp_path / "ws/server/simulate_job/cross_site_val/cross_val_results.json").read_text())
     assert all(row["SRV_FL_global_model.pt"]["test_accuracy"] > 0.6 for row in results.values()), results
+    open_to_others = [path for path in (tmp_path / "ws").glob("*/**/*") if path.stat().st_mode & 0o077]
+    assert not open_to_others
