@@ -61,7 +61,7 @@ CODES: dict[str, Code] = {
     "password-unusable": Code("A password or password file that is too short, readable by others, or damaged", "Others could log in"),
     "port-unusable": Code("A network port or address that is taken or not available", "The server could not listen there"),
     "reply-malformed": Code("A site's reply that does not have the documented form", "It is not evaluated, and counts as that site's failure"),
-    "result-damaged": Code("A job's archive that is damaged", "What it holds cannot be trusted"),
+    "result-damaged": Code("A job's archive, or its progress.jsonl, that is damaged or none", "What it holds cannot be trusted"),
     "run-not-found": Code("A folder without a job, or a job ID that is not there", "There is nothing to report"),
     "server-unreachable": Code("A FLARE server that does not answer, or is not the kit's", "No command can be sent"),
     "setting-ambiguous": Code("A key of --set that several components have", "The wrong one might be changed"),

@@ -7,6 +7,7 @@ import sys
 import time
 
 from bundle.report.model import Report, Round, Score
+from custom.events import Event
 from dashboard import __main__ as command
 from dashboard import app, flare
 from dashboard.system import COMPLETED, RUNNING, Client, Job, Snapshot
@@ -38,7 +39,7 @@ class Hostile(flare.Flare):
             Job(FROM_GONE_ID, "mnist", COMPLETED, start_from=GONE_ID),
         )
         clients = (Client(HTML, now, (RUNNING_ID,), {SCRIPT: HTML}), Client(SCRIPT, now), Client(TEMPLATE, None))
-        return Snapshot(1, now, "", now, clients, jobs, {RUNNING_ID: ({"event": "job_started"},)})
+        return Snapshot(1, now, "", now, clients, jobs, {RUNNING_ID: (Event(event="job_started"),)})
 
     def report(self, job_id: str) -> Report:
         """One with a round, so that charts are drawn; or one that no page can show."""
