@@ -7,7 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from custom.metric_ranges import LARGEST
+from custom.printable import printable_all
+
 Event = dict[str, Any]
+MOST_CHARACTERS = 4000  # of a text
+MOST_DIGITS = 20  # of a whole number, such as bytes
 LISTS = {"job_started": ("sites", "workflows")}
 OBJECTS = {  # by event: the fields that are objects; `rounds`, for one, is a number in another event
     "initialized": ("dataset", "samples", "left_out", "data_notes"),
@@ -48,12 +53,33 @@ def read_events(path: Path) -> list[Event]:
 
 
 def parse(line: bytes) -> Event | None:
-    """The event of one line; None if the line holds none, or one whose fields are of other types than we write."""
+    """The event of one line; None if the line holds none, or one whose fields are of other types than we write.
+
+    Its texts are printable, and its numbers are finite and not so large that sums of them, or tables, would suffer.
+    """
     try:
-        event = json.loads(line)
-    except ValueError:
+        event = json.loads(line, parse_constant=_none, parse_float=_float, parse_int=_int)
+        good = isinstance(event, dict) and isinstance(event.get("event"), str) and _has_types(event)
+        return printable_all(event, MOST_CHARACTERS) if good else None
+    except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) and _has_types(event) else None
+
+
+def _none(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not abs(value) <= LARGEST:
+        raise ValueError("a number that we would not write")
+    return value
+
+
+def _int(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError("a number that we would not write")
+    return int(text)
 
 
 def _has_types(event: Event) -> bool:

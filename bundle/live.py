@@ -13,7 +13,9 @@ from bundle.live_lines import AS_LINES, failed_part, held_out_line, losses_part,
 from bundle.report.phases import Phases, rounds_behind
 from bundle.report.reading import received_score
 from bundle.report.wording import human_bytes, human_seconds, left_out_lines
+from custom.errors import LONGEST
 from custom.metrics import weighted_mean
+from custom.printable import decimals, printable_all
 
 PHASES = {
     "pre_train": "comparing the sites' models and data",
@@ -49,6 +51,7 @@ class Live:
 
     def show(self, event: Event) -> None:
         """Prints what `event` means; an event that says nothing to a user prints nothing."""
+        event = printable_all(event, LONGEST)
         kind = event["event"]
         if kind == "workflow_started":
             self.phase = PHASES.get(event.get("workflow", ""), str(event.get("workflow", "")))
@@ -126,6 +129,6 @@ class Live:
         if not names:
             return
         value = metrics[names[0]]
-        change = "" if self._last_score is None else f" ({value - self._last_score:+.3f})"
+        change = "" if self._last_score is None else f" ({decimals(value - self._last_score, 3, '+')})"
         self._last_score = value
-        self.line(f"global model {when}: {names[0]} {value:.3f}{change}")
+        self.line(f"global model {when}: {names[0]} {decimals(value, 3)}{change}")

@@ -9,6 +9,7 @@ from bundle.events import Event
 from bundle.report.wording import origin, points
 from bundle.report.writers import WHEN, evaluated
 from custom.metrics import weighted_mean
+from custom.printable import decimals
 
 MOST_SITES = 6  # that a line names
 
@@ -33,7 +34,7 @@ def _initialized(event: Event) -> str:
 def _fine_tuned(event: Event) -> str:
     summary = event.get("summary") or {}
     before, after = (summary.get(kind, {}).get("mean") for kind in ("global", "personal"))
-    scores = "" if before is None or after is None else f": test_accuracy {before:.3f} -> {after:.3f}"
+    scores = "" if before is None or after is None else f": test_accuracy {decimals(before, 3)} -> {decimals(after, 3)}"
     gain = f" ({points(after - before)} points)" if scores else ""
     return f"personal models of {len(event.get('sites', {}))} sites{scores}{gain}{failed_part(event)}"
 
@@ -45,8 +46,8 @@ def _personalized(event: Event) -> str:
     before, after = (summary[when]["accuracy"]["mean"] for when in WHEN)
     gain = summary["gain"]
     return (
-        f"{summary['writers']} held-out writers: accuracy {before:.3f} -> {after:.3f} personalised, gain "
-        f"{points(gain['mean'])} +- {100 * gain['standard_error']:.1f} points{failed_part(event)}"
+        f"{summary['writers']} held-out writers: accuracy {decimals(before, 3)} -> {decimals(after, 3)} personalised, "
+        f"gain {points(gain['mean'])} +- {100 * gain['standard_error']:.1f} points{failed_part(event)}"
     )
 
 
@@ -74,7 +75,7 @@ def held_out_line(event: Event, behind: int) -> str:
         return ""
     before, after = scores.initial_accuracy, scores.personalized_accuracy
     when = f"after {behind} rounds" if behind else "at the start"
-    change = f"{before:.3f} -> {after:.3f} personalised ({points(after - before)} points)"
+    change = f"{decimals(before, 3)} -> {decimals(after, 3)} personalised ({points(after - before)} points)"
     return f"{scores.writers} held-out writers {when}: accuracy {change}"
 
 
@@ -84,7 +85,7 @@ def writers_part(event: Event) -> str:
     train = {site: facts.get("train", {}) for site, facts in sites.items()}
     counts = [metrics["writers"] for metrics in train.values() if "writers" in metrics]
     loss = weighted_mean(train, {site: facts.get("samples") for site, facts in sites.items()}).get("train_loss")
-    found = f"  {sum(counts):.0f} writers" + ("" if loss is None else f"  train_loss {loss:.3f}")
+    found = f"  {sum(counts):.0f} writers" + ("" if loss is None else f"  train_loss {decimals(loss, 3)}")
     return found if counts else ""
 
 
@@ -92,7 +93,7 @@ def losses_part(event: Event) -> str:
     """The training loss at the first few sites."""
     sites = sorted(event.get("sites", {}).items())
     trained = [(site, facts.get("train", {}).get("train_loss")) for site, facts in sites]
-    losses = "  ".join(f"{site} {loss:.3f}" for site, loss in trained[:MOST_SITES] if loss is not None)
+    losses = "  ".join(f"{site} {decimals(loss, 3)}" for site, loss in trained[:MOST_SITES] if loss is not None)
     return f"  train_loss {losses}" if losses else ""
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from bundle.events import Event, parse
 from bundle.report.causes import logs
 from bundle.report.locate import Run
+from custom.errors import LONGEST
+from custom.printable import printable_all
 from custom.progress import FILE_NAME
 
 CONFIG = Path("app_server/config/config_fed_server.json")
@@ -107,6 +109,6 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a file; empty if it cannot be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return printable_all(value, LONGEST) if isinstance(value, dict) else {}
+    except (OSError, ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from bundle.events import Event, read_events
 from bundle.report.causes import RESOURCES, first_cause, lack_of_resources
+from bundle.report.claims import doubtful_scores
 from bundle.report.evidence import CROSS_SITE, asked_for_embedded, gap, read_json, unrecorded
 from bundle.report.locate import Run, find_run, opened
 from bundle.report.model import BYTES, COUNTS, Metrics, Report, Round, Score, Sites
@@ -17,7 +18,7 @@ from bundle.report.outcome import ENDED_EARLY, judge, what_went_wrong
 from bundle.report.personal import elsewhere, latest
 from bundle.report.phases import Phases, rounds_behind
 from bundle.report.writers import read_writers
-from custom.checks.update import is_finite_number
+from custom.metric_ranges import LARGEST, finite
 from custom.metrics import weighted_mean
 from custom.progress import FILE_NAME
 
@@ -67,6 +68,7 @@ def read_run(run: Run) -> Report:
     report.job = report.job or str(meta.get("name", ""))
     report.job_id, report.folder = run.job_id, str(run.folder)
     report.cross_site = _cross_site(run.folder / CROSS_SITE)
+    report.warnings += doubtful_scores(report)
     if report.personalization:
         report.personalization |= elsewhere(report)
     report.models = _models(run, report)
@@ -119,6 +121,8 @@ def build(events: list[Event]) -> Report:
     best = by_kind.get("best", [])
     report.best = {name: best[-1].get(name) for name in ("round", "metric", "value")} if best else None
     if report.best and (row := report.best_row()) and report.best["metric"] in row.aggregate:
+        if rule := best[-1].get("rule"):
+            report.best["chosen_by"] = {"rule": str(rule), "value": report.best["value"]}
         report.best["value"] = row.aggregate[report.best["metric"]]  # FLARE's own selector weighs all by samples
     report.personalization = latest(by_kind.get("fine_tuned", []))
     report.writers = read_writers(list(rounds.values()), by_kind.get("personalized", []), report.samples, behind)
@@ -200,7 +204,8 @@ def _cross_site(path: Path) -> dict[str, Sites]:
         for model, metrics in models.items() if isinstance(models, dict) else ():
             if not isinstance(metrics, dict):
                 continue
-            numbers = {name: float(value) for name, value in metrics.items() if is_finite_number(value)}
+            found = {name: finite(value) for name, value in metrics.items()}
+            numbers = {name: value for name, value in found.items() if value is not None and abs(value) <= LARGEST}
             matrix.setdefault(model, {})[site] = numbers
     return dict(sorted(matrix.items()))
 

@@ -21,10 +21,11 @@ from nvflare.apis.fl_context import FLContext
 
 from custom import progress
 from custom.aggregators.weighted import Update, WeightedAggregator
-from custom.checks.update import Origin, Tensors, is_finite_number, l2_norm, shown
+from custom.checks.update import Origin, Tensors, is_finite_number, l2_norm
 from custom.errors import BundleError
 from custom.filters.check_update import check_content, global_model
 from custom.learning.robust import Rule, bound_statistics, clip, distances
+from custom.printable import shown
 
 REMEDY = "a smaller byzantine, more sites, or another rule would do"
 

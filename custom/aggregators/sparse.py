@@ -21,12 +21,13 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 
 from custom.aggregators.weighted import Update, WeightedAggregator
-from custom.checks.update import Origin, Tensors, shown
+from custom.checks.update import Origin, Tensors
 from custom.compression import wire
 from custom.errors import BundleError
 from custom.filters.check_update import check_content, global_model, training_task, workflow_and_site
 from custom.keys import TAKEN_ROUND
 from custom.panic import ends_job
+from custom.printable import shown
 
 ABSENT = ("zero_update", "not_counted")
 PIECE = 1 << 17  # entries averaged at a time: their float64 sums stay in the cache, and a whole tensor's take no memory

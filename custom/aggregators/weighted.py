@@ -29,12 +29,13 @@ from nvflare.app_common.aggregators.weighted_aggregation_helper import Aggregati
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
-from custom.checks.update import Origin, Tensors, UpdateRejected, check_round, check_weight, is_statistic, shown
+from custom.checks.update import Origin, Tensors, UpdateRejected, check_round, check_weight, is_statistic
 from custom.errors import BundleError
 from custom.keys import POSITIONS
 from custom.learning.robust import keep_variances
 from custom.metrics import weighted_mean as mean_metrics
 from custom.panic import ends_job
+from custom.printable import shown
 
 BLOCK = 8192  # entries
 
