@@ -78,7 +78,7 @@ def fault(metrics: Mapping[Any, Any]) -> Fault | None:
         number = None if isinstance(value, bool) else finite(value)
         slack = ROUNDING * high if high != LARGEST else 0.0
         if number is None or not low - slack <= number <= high + slack:
-            return Fault(key, _expected(low, high), shown(value), _remedy(name, low, high, number))
+            return Fault(key, _expected(low, high), shown(value), _remedy(name, value, low, high))
     return None
 
 
@@ -96,9 +96,10 @@ def _expected(low: float, high: float) -> str:
     return f"a finite number{bounds}"
 
 
-def _remedy(name: str, low: float, high: float, number: float | None) -> str:
+def _remedy(name: str, value: Any, low: float, high: float) -> str:
+    number = None if isinstance(value, bool) else finite(value)
     if number is None:
-        return "did training diverge there? Its log has the loss"
+        return "did training diverge there? Its log has the loss" if isinstance(value, Real) else ""
     if (low, high) == (0.0, 1.0) and 1 < number <= 100:
         return f"report it as a share of 1, or name it {name}_percent, in the job's key_metric too"
     return "give what is no such metric another name, such as val_objective, in the job's key_metric too"

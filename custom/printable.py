@@ -27,11 +27,16 @@ def printable(text: object, most: int = LONGEST) -> str:
     Line breaks, and the blanks around them, become one blank; other white space does too, and what is left that
     `str.isprintable` denies (control characters, marks of direction, zero-width characters, lone surrogates) `?`.
     """
-    whole = str(text)
+    whole = _text(text)
     kept = whole[: 2 * most]
     line = " ".join(part for part in map(str.strip, kept.splitlines()) if part)
     line = "".join(map(_letter, line))
-    return line if len(line) <= most and len(kept) == len(whole) else line[: most - len(CUT)] + CUT
+    return line if len(line) <= most and len(kept) == len(whole) else (line[: most - len(CUT)] + CUT).strip()
+
+
+def _text(value: object) -> str:
+    # Of an enumeration whose members are texts, the text and not the member's name.
+    return str.__str__(value) if isinstance(value, str) else str(value)
 
 
 def _letter(letter: str) -> str:

@@ -96,9 +96,8 @@ class Flare:
         _check(job_id)
         answer = self._connection.run(lambda session: session.get_job_logs(job_id, target="all"), keep=True)
         logs = answer.get("logs") or {}
-        return {
-            site: printable_lines(redact(_end_of(text))) for site, text in sorted(logs.items()) if isinstance(text, str)
-        }
+        texts = {site: text for site, text in sorted(logs.items()) if isinstance(text, str)}
+        return {site: printable_lines(redact(_end_of(text))) for site, text in texts.items()}
 
     def abort(self, job_id: str) -> None:
         """Ends a job that runs or waits.
