@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 FORGED = "FORGED LINE"
@@ -20,14 +20,15 @@ def fit(text: str, longest_line: int = 20_000) -> bool:
     return all(line.isprintable() and len(line) <= longest_line and not line.startswith(FORGED) for line in lines)
 
 
-def poisoned(value: Any, evil: str) -> Iterator[Any]:
-    """Copies of a value of JSON, in each of which one text or one key within it begins with `evil`."""
+def poisoned(value: Any, evil: str, keep: Collection[str] = ()) -> Iterator[Any]:
+    """Copies of a value of JSON, in each of which one text or one key within it, but `keep`, begins with `evil`."""
     if isinstance(value, str):
         yield evil + value
     elif isinstance(value, list):
         for place, entry in enumerate(value):
-            yield from ([*value[:place], bad, *value[place + 1 :]] for bad in poisoned(entry, evil))
+            yield from ([*value[:place], bad, *value[place + 1 :]] for bad in poisoned(entry, evil, keep))
     elif isinstance(value, dict):
         for name, entry in value.items():
-            yield from ({**value, name: bad} for bad in poisoned(entry, evil))
-            yield {(evil + key if key == name else key): kept for key, kept in value.items()}
+            yield from ({**value, name: bad} for bad in poisoned(entry, evil, keep))
+            if name not in keep:
+                yield {(evil + key if key == name else key): kept for key, kept in value.items()}

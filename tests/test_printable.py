@@ -43,8 +43,7 @@ def test_whatever_comes_is_short_and_printable_and_stays_as_it_is_the_second_tim
     assert line.isprintable()
     assert len(line) <= LONGEST
     assert printable(line) == line
-    assert all(line.isprintable() for line in printable_lines(text[:5000]).split("
-"))
+    assert all(line.isprintable() for line in printable_lines(text[:5000]).split("\n"))
 
 
 @pytest.mark.parametrize(
