@@ -75,8 +75,8 @@ def test_direction(name: str, lower: bool | None) -> None:
         ([0.9, 0.5], 0.6, ""),  # (0.9 + 3 * 0.5) / 4, weighted
         ([0.9, 0.5, 0.1], 0.5, TRIMMED_MEAN),
         ([0.9, 0.5, 0.1, 0.3], 0.4, TRIMMED_MEAN),
-        ([1.0] + [0.2, 0.4, 0.6] + [0.0], 0.4, TRIMMED_MEAN),
-        ([1.0, 1.0] + [0.1, 0.2, 0.3, 0.4, 0.5, 0.6] + [0.0, 0.0], 0.35, TRIMMED_MEAN),  # two of ten at either end
+        ([1.0, 0.2, 0.4, 0.6, 0.0], 0.4, TRIMMED_MEAN),
+        ([1.0, 1.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.0, 0.0], 0.35, TRIMMED_MEAN),  # two of ten at either end
     ],
 )
 def test_the_best_model_is_chosen_without_the_extremes(values, score, rule):

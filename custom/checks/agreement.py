@@ -16,7 +16,8 @@ from custom.errors import BundleError
 from custom.metric_ranges import MOST_SAMPLES
 from custom.printable import is_name, shown
 
-MOST_FACTS = 100  # about a data set, and numbers in one
+MOST_FACTS = 100  # about a data set
+MOST_ITEMS = 10_000  # of a fact, such as the names of classes
 _SAME_MODEL = "is the model the same at every site?"
 _PATHS = dict.fromkeys(("tokenizer", "encoder_embedded"), "model_name_or_path")
 
@@ -74,10 +75,14 @@ def check_facts(name: str, info: Any) -> None:
 
 
 def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(is_name, value)) and _is_plain(list(value.values()))
     if isinstance(value, list | tuple):
-        return len(value) <= MOST_FACTS and all(
-            not isinstance(item, list | tuple) and _is_plain(item) for item in value
-        )
+        return len(value) <= MOST_ITEMS and all(map(_is_scalar, value))
+    return _is_scalar(value)
+
+
+def _is_scalar(value: Any) -> bool:
     return value is None or isinstance(value, bool) or is_finite_number(value) or _is_line(value)
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""A client-side result filter whose site puts control codes where it may name things; for an exported job's app/custom."""
+"""A client-side result filter: one site puts control codes where it may name things; for an exported job."""
 
 from __future__ import annotations
 

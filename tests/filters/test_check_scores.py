@@ -21,9 +21,7 @@ GOOD = {"test_accuracy": 0.5, "test_loss": 1.0}
 OWNER = AppConstants.MODEL_OWNER
 
 
-def reply(
-    data: Any, kind: DataKind = DataKind.METRICS, owner: Any = "SRV_FL_global_model.pt", **meta: Any
-) -> Shareable:
+def reply(data: Any, kind: DataKind = DataKind.METRICS, owner: Any = "SRV_model.pt", **meta: Any) -> Shareable:
     result = DXO(kind, data=data, meta=meta).to_shareable()
     result.add_cookie(OWNER, owner)
     return result
