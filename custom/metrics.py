@@ -157,7 +157,7 @@ def selection_score(
 
     The lowest and the highest fifth of the sites, at least one of each, do not count. So a site that says 1.0 for a
     poor model does not make it the best, and neither does one that overstates its number of samples; in the weighted
-    mean of the table either would do. docs/results/README.md has what that costs where all are honest.
+    mean of the table either would do. docs/adr/0008-selection.md has what that costs where all are honest.
 
     Args:
         name: of the metric.

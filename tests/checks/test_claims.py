@@ -154,7 +154,7 @@ KINDS: dict[str, tuple[Callable[..., None], dict[str, list[Any]]]] = {
                 *({"dataset": v} for v in (EVIL, LONG, None, 5)),
                 *(
                     {"dataset": "digits", "more": v}
-                    for v in (EVIL, LONG, math.nan, 10**400, {}, [[1]], list(range(101)))
+                    for v in (EVIL, LONG, math.nan, 10**400, {"a": {}}, {5: 1}, [[1]], [1] * 10_001)
                 ),
                 *({"dataset": "digits", name: 1} for name in (EVIL, LONG, 5)),
                 None,

@@ -123,7 +123,7 @@ def test_wrong_settings_end_the_job_at_its_start(tmp_path, arguments, key):
 
 
 def test_no_site_of_three_chooses_the_best_round(tmp_path):
-    """A liar says 1.0 of a poor model and 0 of a good one, with a thousand times its samples: the middle one decides."""
+    """A liar says 1.0 of a poor model and 0 of a good one, with a thousand times its samples."""
     rounds = Rounds(tmp_path, ModelSelector())
     for number, (honest, other, lie) in enumerate(((0.1, 0.1, 0.1), (0.3, 0.2, 1.0), (0.9, 0.8, 0.0)), start=0):
         scores = {f"site-{n}": {"val_accuracy": value} for n, value in enumerate((honest, other, lie), start=1)}
