@@ -129,9 +129,14 @@ def test_a_name_of_a_megabyte_is_cut(tmp_path: Path) -> None:
 def test_names_of_any_language_stay_readable(tmp_path: Path) -> None:
     events = job_events()
     events[0]["job"] = events[1]["dataset"]["dataset"] = READABLE
+    events[3]["sites"]["site-1"]["received"] |= {READABLE: 0.5, r"$\frac{": 0.5, "long" * 25: 0.5}
     report = read_run(Run("job", write_run(tmp_path / "run", events)))
-    assert to_text(report).count(READABLE) == 2
-    assert READABLE in to_html(report)
+    assert to_text(report).count(READABLE) == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = to_html(report)
+    assert READABLE in page
+    assert r"$\frac{" in page
 
 
 NUMBERS = ["NaN", "Infinity", "-Infinity", "1e308", "-1e308", "1e999", "1" + "0" * 400]
