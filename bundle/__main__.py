@@ -277,7 +277,7 @@ def _report(options: argparse.Namespace) -> int:
     _check_file(None if to_stdout else options.json)
     _check_file(options.html)
     report = read_report(options.workspace, options.job)
-    numbers = json.dumps(report.to_json(), indent=2) + "\n"
+    numbers = json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n"
     files = {options.json: numbers} if options.json and not to_stdout else {}
     if options.html:
         from bundle.report.html import to_html

@@ -38,6 +38,7 @@ from custom.events import (
     unread,
 )
 from custom.metrics import weighted_mean
+from custom.printable import decimals
 from custom.progress import FILE_NAME
 
 PHASES = {
@@ -156,6 +157,6 @@ class Live:
         if not names:
             return
         value = metrics[names[0]]
-        change = "" if self._last_score is None else f" ({value - self._last_score:+.3f})"
+        change = "" if self._last_score is None else f" ({decimals(value - self._last_score, 3, '+')})"
         self._last_score = value
-        self.line(f"global model {when}: {names[0]} {value:.3f}{change}")
+        self.line(f"global model {when}: {names[0]} {decimals(value, 3)}{change}")

@@ -9,6 +9,7 @@ from bundle.report.wording import origin, points
 from bundle.report.writers import evaluated
 from custom.events import Continued, FineTuned, Initialized, Nothing, Personalized, RoundEnded
 from custom.metrics import weighted_mean
+from custom.printable import decimals
 
 MOST_SITES = 6  # that a line names
 
@@ -36,7 +37,7 @@ def fine_tuned_line(event: FineTuned) -> str:
     scores = ""
     if not isinstance(event.summary, Nothing):
         before, after = event.summary.global_.mean, event.summary.personal.mean
-        scores = f": test_accuracy {before:.3f} -> {after:.3f} ({points(after - before)} points)"
+        scores = f": test_accuracy {decimals(before, 3)} -> {decimals(after, 3)} ({points(after - before)} points)"
     return f"personal models of {len(event.sites)} sites{scores}{failed_part(event.failed)}"
 
 
@@ -47,8 +48,8 @@ def personalized_line(event: Personalized) -> str:
         return f"no held-out writer was scored{failed_part(event.failed)}"
     before, after = summary.initial.accuracy.mean, summary.personalized.accuracy.mean
     return (
-        f"{summary.writers} held-out writers: accuracy {before:.3f} -> {after:.3f} personalised, gain "
-        f"{points(summary.gain.mean)} +- {100 * summary.gain.standard_error:.1f} points{failed_part(event.failed)}"
+        f"{summary.writers} held-out writers: accuracy {decimals(before, 3)} -> {decimals(after, 3)} personalised, "
+        f"gain {points(summary.gain.mean)} +- {100 * summary.gain.standard_error:.1f} points{failed_part(event.failed)}"
     )
 
 
@@ -69,7 +70,7 @@ def held_out_line(event: RoundEnded, behind: int) -> str:
         return ""
     before, after = scores.initial_accuracy, scores.personalized_accuracy
     when = f"after {behind} rounds" if behind else "at the start"
-    change = f"{before:.3f} -> {after:.3f} personalised ({points(after - before)} points)"
+    change = f"{decimals(before, 3)} -> {decimals(after, 3)} personalised ({points(after - before)} points)"
     return f"{scores.writers} held-out writers {when}: accuracy {change}"
 
 
@@ -78,14 +79,14 @@ def writers_part(event: RoundEnded) -> str:
     train = {site: facts.train for site, facts in event.sites.items()}
     counts = [metrics["writers"] for metrics in train.values() if "writers" in metrics]
     loss = weighted_mean(train, event.samples()).get("train_loss")
-    found = f"  {sum(counts):.0f} writers" + ("" if loss is None else f"  train_loss {loss:.3f}")
+    found = f"  {sum(counts):.0f} writers" + ("" if loss is None else f"  train_loss {decimals(loss, 3)}")
     return found if counts else ""
 
 
 def losses_part(event: RoundEnded) -> str:
     """The training loss at the first few sites."""
     trained = [(site, facts.train.get("train_loss")) for site, facts in sorted(event.sites.items())]
-    losses = "  ".join(f"{site} {loss:.3f}" for site, loss in trained[:MOST_SITES] if loss is not None)
+    losses = "  ".join(f"{site} {decimals(loss, 3)}" for site, loss in trained[:MOST_SITES] if loss is not None)
     return f"  train_loss {losses}" if losses else ""
 
 

@@ -64,7 +64,7 @@ class Running:
 
     def _record(self, code: int) -> None:
         report = read_run(Run(SIMULATED, self.workspace / "server" / SIMULATED, self.workspace))
-        write_atomically(self.folder / "report.json", json.dumps(report.to_json(), indent=2) + "\n")
+        write_atomically(self.folder / "report.json", json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n")
         self.result.fill(report)
         if not self.result.finished and not self.result.error:
             self.result.error = f"FLARE ended with exit code {code} (see {self.simulator.log})"

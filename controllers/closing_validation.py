@@ -21,12 +21,22 @@ from nvflare.app_common.widgets.intime_model_selector import IntimeModelSelector
 
 from controllers.collect import Replies, check_seconds, collect
 from custom import progress
-from custom.checks.update import is_finite_number
+from custom.checks.claims import check_scores
+from custom.checks.update import Origin
 from custom.errors import BundleError
-from custom.keys import SPLIT
-from custom.metrics import check_direction, is_count, lower_is_better, unknown_metric, weighted_mean
+from custom.keys import SAMPLES, SPLIT
+from custom.metrics import (
+    check_direction,
+    is_count,
+    lower_is_better,
+    selection_score,
+    unknown_metric,
+    weighted_mean,
+)
 from custom.panic import ends_job
+from custom.printable import decimals
 from custom.widgets.model_selector import ModelSelector
+from custom.widgets.progress_log import numbers
 
 
 class ClosingValidation(Controller):
@@ -83,7 +93,12 @@ class ClosingValidation(Controller):
         )
         if abort_signal.triggered:
             return
-        replies.refuse(fault)
+        facts = fl_ctx.get_prop(SAMPLES)
+
+        def check(origin: Origin, dxo: DXO) -> None:
+            check_scores(dxo.data, dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND), origin, facts)
+
+        replies.refuse(check)
         for site, reason in sorted(replies.errors.items()):
             self.log_error(fl_ctx, f"closing validation: {site} could not score the last model: {reason}")
         if replies.results:
@@ -96,13 +111,13 @@ class ClosingValidation(Controller):
         """A reply that comes too late is dropped."""
 
     def _report(self, replies: Replies, fl_ctx: FLContext) -> None:
-        metrics = {site: dict(dxo.data) for site, dxo in sorted(replies.results.items())}
+        metrics = {site: numbers(dxo.data) for site, dxo in sorted(replies.results.items())}
         samples = {s: dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 0) for s, dxo in replies.results.items()}
         score = weighted_mean(metrics, samples)
         round_number = fl_ctx.get_prop(AppConstants.CURRENT_ROUND, -1) + 1
         run_dir = Path(self._engine.get_workspace().get_run_dir(fl_ctx.get_job_id()))
         progress.append(run_dir, "validation", round=round_number, sites=metrics, samples=samples)
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in sorted(score.items()) if not is_count(name))
+        shown = "  ".join(f"{name} {decimals(value, 3)}" for name, value in sorted(score.items()) if not is_count(name))
         self.log_info(fl_ctx, f"closing validation after round {round_number}  {shown}  {len(metrics)} sites")
         if replies.errors:
             self.log_warning(fl_ctx, "closing validation: the score lacks sites, so it is not compared with the best")
@@ -114,13 +129,11 @@ class ClosingValidation(Controller):
     ) -> None:
         selector: IntimeModelSelector = self._engine.get_component(self.selector_id)
         key = selector.key_metric
-        if not isinstance(selector, ModelSelector):  # alone, every metric is weighted by samples, as FLARE's does it
-            metrics = {site: {key: values[key]} for site, values in metrics.items() if key in values}
-        value = weighted_mean(metrics, samples).get(key)
-        if value is None:
+        if not any(key in values for values in metrics.values()):
             names = sorted({name for values in metrics.values() for name in values})
             self.log_error(fl_ctx, f"closing validation: {unknown_metric(key, names).coded()}")
             return
+        value, rule = _score(selector, metrics, samples)
         if (-value if selector.negate_key_metric else value) <= selector.best_val_metric:
             return
         selection = {
@@ -129,15 +142,19 @@ class ClosingValidation(Controller):
             "key_metric": {"name": selector.key_metric, "mode": "min" if selector.negate_key_metric else "max"},
             "best_round": round_number,
             "best_metrics": {selector.key_metric: value},
+            "rule": rule,
         }
         fl_ctx.set_prop(AppConstants.VALIDATION_RESULT, value, private=True, sticky=False)
         fl_ctx.set_prop(AppConstants.METRICS_SELECTION_INFO, selection, private=True, sticky=False)
         self.fire_event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, fl_ctx)
 
 
-def fault(dxo: DXO) -> str:
-    """What is wrong with a reply whose scores or weight are not finite numbers."""
-    weight = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)
-    named = all(isinstance(name, str) and is_finite_number(value) for name, value in dxo.data.items())
-    good = named and is_finite_number(weight) and weight >= 0
-    return "" if good else "scores or number of samples are not finite numbers"
+def _score(
+    selector: IntimeModelSelector, metrics: dict[str, dict[str, float]], samples: dict[str, float]
+) -> tuple[float, str]:
+    """As the selector computes it, and by what rule; FLARE's own weighs every metric by samples."""
+    key = selector.key_metric
+    if isinstance(selector, ModelSelector) and (score := selection_score(key, metrics, samples)) is not None:
+        return score
+    alone = {site: {key: values[key]} for site, values in metrics.items() if key in values}
+    return weighted_mean(alone, samples)[key], ""

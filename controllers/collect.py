@@ -15,8 +15,9 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.apis.signal import Signal
 
-from custom.checks.update import in_one_line, shown
+from custom.checks.update import Origin
 from custom.errors import BundleError
+from custom.printable import printable, shown
 
 
 def check_seconds(least: int, **seconds: object) -> None:
@@ -44,12 +45,14 @@ class Replies:
         self.lost: set[str] = set()
         self._lock = threading.Lock()
 
-    def refuse(self, fault: Callable[[DXO], str]) -> None:
-        """Makes an error of every reply in which `fault` finds one; it returns an empty string for a good reply."""
+    def refuse(self, check: Callable[[Origin, DXO], None]) -> None:
+        """Makes an error of every reply for which `check` raises BundleError."""
         for site, dxo in list(self.results.items()):
-            if reason := fault(dxo):
+            try:
+                check(Origin(site), dxo)
+            except BundleError as error:
                 del self.results[site]
-                self.errors[site] = reason
+                self.errors[site] = error.coded()
 
     def reasons(self) -> str:
         """All errors in one line, sites in name order."""
@@ -62,12 +65,12 @@ class Replies:
         code = reply.get_return_code(default=ReturnCode.OK)
         with self._lock:
             if code != ReturnCode.OK:
-                self.errors[site] = in_one_line(reply.get_header(ReservedHeaderKey.ERROR) or code)
+                self.errors[site] = printable(reply.get_header(ReservedHeaderKey.ERROR) or code)
                 return
             try:
                 dxo = from_shareable(reply)
             except ValueError as error:
-                self.errors[site] = f"not a DXO: {error}"
+                self.errors[site] = printable(f"not a DXO: {error}")
                 return
             if dxo.data_kind == self.kind and isinstance(dxo.data, dict):
                 self.results[site] = dxo

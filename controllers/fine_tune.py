@@ -24,16 +24,21 @@ from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
 
 from controllers.collect import Replies, check_seconds, collect
 from custom import progress
-from custom.checks.update import is_finite_number
+from custom.checks.claims import Facts, told
+from custom.checks.update import Origin, UpdateRejected, check_metrics, check_weight
 from custom.errors import BundleError
 from custom.events import Best, of_kind, parse_lines
-from custom.keys import ROUNDS
+from custom.keys import ROUNDS, SAMPLES
 from custom.learning.weights import Weights
+from custom.metric_ranges import MOST_SAMPLES
 from custom.panic import ends_job
+from custom.printable import shown
+from custom.widgets.progress_log import numbers
 
 START_FROM = ("final", "best")
 KINDS = ("local_only", "global", "personal")
 EPOCHS = ("best_epoch", "epochs")
+MOST_EPOCHS = 1_000_000
 HARMED_POINTS = 0.01  # of test accuracy: below that, a difference of a few images is no harm
 
 
@@ -125,7 +130,8 @@ class FineTune(Controller):
         )
         if abort_signal.triggered:
             return
-        replies.refuse(fault)
+        facts = fl_ctx.get_prop(SAMPLES)
+        replies.refuse(lambda origin, dxo: check_reply(origin, dxo, facts))
         for site, reason in sorted(replies.errors.items()):
             self.log_error(fl_ctx, f"{site} did not report a personal model: {reason}")
         self._report(replies, fl_ctx)
@@ -193,7 +199,7 @@ class FineTune(Controller):
     def _report(self, replies: Replies, fl_ctx: FLContext) -> None:
         sites = {
             site: {
-                **dxo.data,
+                **{kind: numbers(scores) if kind in KINDS else scores for kind, scores in dxo.data.items()},
                 "samples": dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND),
                 "test_samples": dxo.get_meta_prop("test_samples"),
             }
@@ -267,20 +273,31 @@ def to_csv(sites: dict[str, dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def fault(dxo: DXO) -> str:
-    """What is wrong with a reply without good scores of the global, the personal and perhaps the local model."""
+def check_reply(origin: Origin, dxo: DXO, facts: Facts | None = None) -> None:
+    """Scores of the global, the personal and perhaps the local model, with accuracies; epochs, and numbers of samples.
+
+    Args:
+        origin: whose reply it is.
+        dxo: the reply.
+        facts: what the sites said before training, if they did.
+
+    Raises:
+        BundleError: it holds something else.
+    """
     kinds = [kind for kind in KINDS if kind != "local_only" or kind in dxo.data]
-    samples, trained = dxo.get_meta_prop("test_samples"), dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)
-    known = dxo.data.keys() <= {*KINDS, *EPOCHS} and all(
-        is_finite_number(dxo.data[name]) for name in EPOCHS if name in dxo.data
-    )
-    counted = is_finite_number(samples) and samples > 0 and is_finite_number(trained) and trained >= 0
-    good = known and counted and all(_is_score(dxo.data.get(kind)) for kind in kinds)
-    return "" if good else "its scores are incomplete or not finite"
-
-
-def _is_score(score: object) -> bool:
-    if not isinstance(score, dict) or not all(isinstance(name, str) for name in score):
-        return False
-    accuracies = [score.get(name, -1) for name in ("val_accuracy", "test_accuracy")]
-    return all(map(is_finite_number, score.values())) and all(0 <= accuracy <= 1 for accuracy in accuracies)
+    for kind in kinds:
+        scores = dxo.data.get(kind)
+        if not isinstance(scores, dict) or not {"val_accuracy", "test_accuracy"} <= scores.keys():
+            expected = "val_accuracy and test_accuracy"
+            raise UpdateRejected("metrics", origin, key=f"scores of {kind}", expected=expected, got=shown(scores))
+        check_metrics(scores, origin)
+    for name in dxo.data.keys() - {*KINDS}:
+        if name not in EPOCHS or type(dxo.data[name]) is not int or not 0 <= dxo.data[name] <= MOST_EPOCHS:
+            got = f"{shown(name)}: {shown(dxo.data[name])}"
+            raise UpdateRejected("metrics", origin, expected=f"whole numbers as {' and '.join(EPOCHS)}", got=got)
+    for prop, split in ((MetaKey.NUM_STEPS_CURRENT_ROUND, "train"), ("test_samples", "test")):
+        samples = check_weight(
+            dxo.get_meta_prop(prop), origin, max_weight=told(facts, origin.site, split, MOST_SAMPLES)
+        )
+        if split == "test" and not samples:
+            raise UpdateRejected("weight", origin, key="test_samples", expected="at least 1", got=0)

@@ -27,10 +27,13 @@ from nvflare.app_common.app_event_type import AppEventType
 
 from controllers.collect import Replies, check_seconds, collect
 from custom import progress
-from custom.checks.update import is_finite_number
+from custom.checks.claims import HELD_OUT, Facts, check_writers
+from custom.checks.update import Origin, UpdateRejected, check_metrics, is_finite_number
 from custom.errors import BundleError
-from custom.keys import ROUNDS_BEFORE
+from custom.keys import ROUNDS_BEFORE, SAMPLES
+from custom.metric_ranges import MOST_SAMPLES
 from custom.panic import ends_job
+from custom.printable import shown
 
 COUNTS = ("support", "query")
 UNSEEN = "unseen"
@@ -92,7 +95,8 @@ class Personalize(Controller):
         )
         if abort_signal.triggered:
             return
-        replies.refuse(fault)
+        facts = fl_ctx.get_prop(SAMPLES)
+        replies.refuse(lambda origin, dxo: check_reply(origin, dxo, facts))
         for site, reason in sorted(replies.errors.items()):
             self.log_error(fl_ctx, f"{site} did not personalise: {reason}")
         self._report(replies, fl_ctx)
@@ -129,25 +133,43 @@ class Personalize(Controller):
             )
 
 
-def fault(dxo: DXO) -> str:
-    """What is wrong with a reply but lists of one length, of finite scores and counts above 0, and `dropped`."""
+def check_reply(origin: Origin, dxo: DXO, facts: Facts | None = None) -> None:
+    """Lists of one length, of scores in their range and of counts above 0, and `dropped`.
+
+    Args:
+        origin: whose reply it is.
+        dxo: the reply.
+        facts: what the sites said before training, if they did.
+
+    Raises:
+        BundleError: it holds something else.
+    """
     columns = {name: dxo.data.get(name) for name in (*COUNTS, UNSEEN, *SCORES)}
     dropped = dxo.data.get("dropped")
     if set(dxo.data) != {*columns, "dropped"} or not all(isinstance(column, list) for column in columns.values()):
-        return f"expected dropped, and lists named {', '.join(columns)}"
-    if isinstance(dropped, bool) or not isinstance(dropped, int) or dropped < 0:
-        return "the number of dropped writers is none"
+        raise _unfit(origin, f"dropped, and lists named {', '.join(columns)}", list(dxo.data))
     if len({len(column) for column in columns.values()}) != 1:
-        return "the lists of scores differ in length"
-    if not all(is_finite_number(value) for column in columns.values() for value in column):
-        return "a score is not a finite number"
-    if not all(0 <= value <= 1 for name in SCORES if "accuracy" in name for value in columns[name]):
-        return "an accuracy is not between 0 and 1"
-    if not all(isinstance(value, int) and value > 0 for name in COUNTS for value in columns[name]):
-        return "a writer without support or query samples was scored"
-    if not all(isinstance(n, int) and 0 <= n <= of for n, of in zip(columns[UNSEEN], columns["query"], strict=True)):
-        return "more query samples of unseen classes than query samples"
-    return ""
+        raise _unfit(origin, "lists of one length", {name: len(column) for name, column in columns.items()})
+    if not _is_count(dropped, 0):
+        raise _unfit(origin, "the number of dropped writers", dropped)
+    check_writers({"writers": len(columns["query"]), "dropped_writers": dropped}, HELD_OUT, origin, facts)
+    for name in (*COUNTS, UNSEEN):
+        for count in columns[name]:
+            if not _is_count(count, 0 if name == UNSEEN else 1):
+                raise _unfit(origin, f"numbers of {name} samples", count)
+    if any(unseen > query for unseen, query in zip(columns[UNSEEN], columns["query"], strict=True)):
+        raise _unfit(origin, "no more query samples of unseen classes than query samples", "more")
+    for name in SCORES:
+        for value in columns[name]:
+            check_metrics({name: value}, origin)
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value <= MOST_SAMPLES
+
+
+def _unfit(origin: Origin, expected: str, got: Any) -> UpdateRejected:
+    return UpdateRejected("metrics", origin, key="scores of its writers", expected=expected, got=shown(got))
 
 
 def summarise(sites: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import AfterValidator, Field, ValidationError
 
-from custom.checks.update import shown
 from custom.errors import BundleError
 from custom.events import RoundNumber
 from custom.learning.torch_file import Array, Content, read_as
 from custom.learning.weights import Weights, save_atomically, to_tensors
 from custom.names import is_name
+from custom.printable import shown
 
 FILE_NAME = "checkpoint.pt"  # in the server's run folder of the job
 FORMAT = 1

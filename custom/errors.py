@@ -5,9 +5,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from custom.printable import printable
+
+LONGEST = 10_000  # characters of a message
+
 
 class BundleError(Exception):
     """A problem the user can act on, shown as one paragraph and never as a stack trace.
+
+    What a site or a file says may be in any part of it: the message is printable, on one line, of at most 10,000
+    characters.
 
     Args:
         problem: what is wrong, in a few words.
@@ -32,14 +39,15 @@ class BundleError(Exception):
         got: Any = None,
         remedy: str = "",
     ) -> None:
+        site, key = printable(site), printable(key)
         where = " ".join(part for part in (site, "" if round_number is None else f"round {round_number}", key) if part)
         clauses = [problem] if problem else []
         if expected is not None:
-            clauses.append(f"expected {expected}, got {got}")
+            clauses.append(f"expected {printable(expected)}, got {printable(got)}")
         elif got is not None:
-            clauses.append(f"got {got}")
+            clauses.append(f"got {printable(got)}")
         message = (f"{where}: " if where else "") + ", ".join(clauses)
-        super().__init__(message + (f"; {remedy}" if remedy else ""))
+        super().__init__(printable(message + (f"; {remedy}" if remedy else ""), LONGEST))
         self.code = code
         self.site = site
         self.key = key

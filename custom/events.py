@@ -14,10 +14,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic_core import from_json
+
+from custom.metric_ranges import LARGEST
+from custom.printable import printable, printable_all
 
 LONGEST_LINE = 64_000_000  # bytes; the scores of 100,000 held-out writers have a quarter of that
 MOST_NAMED, MOST_LETTERS = 5, 120
-LARGEST = 1e100  # of a metric
+LONGEST_TEXT = 4000  # characters
 BOM = b"\xef\xbb\xbf"
 
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
@@ -146,12 +150,14 @@ class SiteRound(Traffic):
         received: metrics of the model that it received.
         train: metrics of its training.
         evaluated: of the received model on held-out writers; empty if there are none.
+        update: how its update stands among the others', see `custom.checks.round.Standing`.
     """
 
     samples: Weight = 0.0
     received: Metrics = {}
     train: Metrics = {}
     evaluated: Metrics = {}
+    update: dict[str, Finite] = {}
 
 
 class RoundEnded(Event):
@@ -188,6 +194,7 @@ class Best(Event):
     round: RoundNumber
     metric: str
     value: Finite
+    rule: Text = ""
 
 
 class TunedSite(Part):
@@ -336,10 +343,13 @@ def parse(line: bytes, number: int = 1) -> Event:
         line = line.removeprefix(BOM)
     name = ""
     try:
-        name = Event.model_validate_json(line).event
-        return KINDS.get(name, Event).model_validate_json(line)
+        value = printable_all(from_json(line, allow_inf_nan=False), LONGEST_TEXT)
+        name = Event.model_validate(value).event
+        return KINDS.get(name, Event).model_validate(value)
     except ValidationError as error:
         return not_understood(number, _reason(name, error))
+    except (ValueError, RecursionError) as error:
+        return not_understood(number, printable(error, MOST_LETTERS))
 
 
 def not_understood(number: int, reason: str) -> NotUnderstood:
@@ -350,8 +360,7 @@ def not_understood(number: int, reason: str) -> NotUnderstood:
 def _reason(name: str, error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(map(str, (name, *first["loc"]) if name else first["loc"]))[:MOST_LETTERS]
-    text = f"{where}: {first['msg']}" if where else first["msg"]
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable(f"{where}: {first['msg']}" if where else first["msg"])
 
 
 def parse_lines(lines: bytes, first: int = 1) -> list[Event]:

@@ -1,7 +1,8 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
 """Metrics: whether a high or a low value is good, and how a metric is averaged over sites.
 
-It is weighted by the samples, or pairs of them, that it is itself a mean over.
+A mean is weighted by the samples, or pairs of them, that the metric is itself a mean over. The best model is not chosen
+by that mean, in which one site counts as much as it says, but by `selection_score`.
 
 The mean of sensitivities weighted by positive samples, and of specificities weighted by negative ones, is what all
 samples together would give. That is not so for the area under the ROC curve (AUC), unless sites gave away the scores of
@@ -11,6 +12,7 @@ two samples of one site, the positive one gets the higher score. It is called th
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from itertools import pairwise
@@ -18,6 +20,10 @@ from itertools import pairwise
 from custom.errors import BundleError
 
 POSITIVES, NEGATIVES = "positives", "negatives"
+FEWEST_TRIMMED = 3  # sites
+TRIMMED_PART = 5  # one of so many sites is left out at either end
+TRIMMED_MEAN = "trimmed mean of the sites"
+WRITERS = ("writers", "dropped_writers")  # that were trained or scored
 HIGHER_IS_BETTER = (
     *("accuracy", "acc", "auc", "auroc", "auprc", "sensitivity", "specificity", "precision", "recall", "f1", "dice"),
     *("iou", "jaccard", "kappa", "mcc", "r2", "ap", "map", "ppv", "npv", "tpr", "tnr", "bleu", "rouge", "psnr", "ssim"),
@@ -37,11 +43,16 @@ def lower_is_better(name: str) -> bool | None:
     The last known word decides: `val_loss` and `accuracy_error` are lower-is-better, `val_balanced_accuracy` is not.
     The word `neg` says that a metric was negated, and so does `negative_log_likelihood`.
     """
-    words = re.split(r"[^a-z0-9]+", name.lower())
+    words = words_of(name)
     found = [known for known in map(_lower, words) if known is not None]
     if not found:
         return False if SCORE in words and not _negated(words) else None
     return found[-1] != _negated(words)
+
+
+def words_of(name: str) -> list[str]:
+    """`["val", "accuracy"]` of `val_accuracy`."""
+    return re.split(r"[^a-z0-9]+", name.lower())
 
 
 def _negated(words: list[str]) -> bool:
@@ -50,9 +61,14 @@ def _negated(words: list[str]) -> bool:
 
 def _lower(word: str) -> bool | None:
     for lower, known in ((True, LOWER_IS_BETTER), (False, HIGHER_IS_BETTER)):
-        if any(word == one or (len(one) >= LONG and word.endswith(one)) for one in known):
+        if is_one_of(word, known):
             return lower
     return None
+
+
+def is_one_of(word: str, known: tuple[str, ...]) -> bool:
+    """Is the word one of those, or does it end with a longer one of them, as `logloss` does?"""
+    return any(word == one or (len(one) >= LONG and word.endswith(one)) for one in known)
 
 
 def check_direction(metric: str, negate: bool | None) -> None:
@@ -132,3 +148,27 @@ def weighted_mean(metrics: Mapping[str, Mapping[str, float]], weights: Mapping[s
         else:
             means[name] = sum(value for value, _ in pairs) / len(pairs)
     return means
+
+
+def selection_score(
+    name: str, metrics: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]
+) -> tuple[float, str] | None:
+    """By what the best model is chosen: from three sites on a trimmed mean, in which every site counts alike.
+
+    The lowest and the highest fifth of the sites, at least one of each, do not count. So a site that says 1.0 for a
+    poor model does not make it the best, and neither does one that overstates its number of samples; in the weighted
+    mean of the table either would do. docs/adr/0008-selection.md has what that costs where all are honest.
+
+    Args:
+        name: of the metric.
+        metrics: by site.
+        weights: number of samples by site, for fewer than three sites, whose mean is that of `weighted_mean`.
+
+    Returns:
+        The score and the name of the rule, empty for the mean; None if no site reports the metric.
+    """
+    values = sorted(values[name] for values in metrics.values() if name in values)
+    if len(values) < FEWEST_TRIMMED:
+        return (weighted_mean(metrics, weights)[name], "") if values else None
+    kept = values[(cut := max(1, len(values) // TRIMMED_PART)) : -cut]
+    return math.fsum(kept) / len(kept), TRIMMED_MEAN

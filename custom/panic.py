@@ -18,6 +18,7 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.security.logging import secure_format_exception
 
 from custom.errors import BundleError
+from custom.printable import printable
 
 HandleEvent = Callable[[Any, str, FLContext], None]
 STARTS = (EventType.START_RUN, EventType.START_WORKFLOW, AppEventType.ROUND_STARTED)
@@ -69,6 +70,6 @@ def _reason(component: FLComponent, error: Exception, fl_ctx: FLContext) -> str:
     """One line about an error; the log has a stack trace as well if it is a fault of the code."""
     if isinstance(error, BundleError):
         return error.coded()
-    reason = f"{type(component).__name__}: {secure_format_exception(error)}"
+    reason = printable(f"{type(component).__name__}: {secure_format_exception(error)}")
     component.log_exception(fl_ctx, reason)
     return reason

@@ -17,6 +17,7 @@ from bundle.connection import Connection, Refused, Unreachable
 from bundle.report.model import Report
 from bundle.report.reading import build
 from custom.errors import BundleError
+from custom.printable import printable_lines
 from dashboard.metas import to_job
 from dashboard.poller import Poller
 from dashboard.redact import redact
@@ -95,7 +96,8 @@ class Flare:
         _check(job_id)
         answer = self._connection.run(lambda session: session.get_job_logs(job_id, target="all"), keep=True)
         logs = answer.get("logs") or {}
-        return {site: redact(_end_of(text)) for site, text in sorted(logs.items()) if isinstance(text, str)}
+        texts = {site: text for site, text in sorted(logs.items()) if isinstance(text, str)}
+        return {site: printable_lines(redact(_end_of(text))) for site, text in texts.items()}
 
     def abort(self, job_id: str) -> None:
         """Ends a job that runs or waits.

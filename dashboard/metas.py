@@ -12,6 +12,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from custom.printable import printable_all
 from dashboard.system import RUNNING, Job
 
 ALL_SITES, SERVER = "@ALL", "server"
@@ -32,6 +33,7 @@ def to_job(meta: Mapping[str, Any], server_started: float | None = None) -> Job:
         meta: the entry.
         server_started: Unix seconds by the server's clock: a job that has been running for longer is not.
     """
+    meta = printable_all(dict(meta))
     status, launched = str(meta.get("status", "")), _launched(meta)
     started = _moment(meta.get("start_time"))
     lost = status == RUNNING and started is not None and server_started is not None and started < server_started

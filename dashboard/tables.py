@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from bundle.report import held_out
 from bundle.report.model import Report, Round
-from bundle.report.wording import human_bytes, human_seconds, model_name, number, split_names
+from bundle.report.wording import chosen_by, human_bytes, human_seconds, model_name, number, split_names
 
 Rows = list[list[str]]
 FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would run, were it the beginning of a name
@@ -23,7 +23,7 @@ def facts(report: Report) -> list[tuple[str, str, str]]:
         note = f"{before} before, {summary['writers']} held-out writers"
         found.append(("Personalised accuracy", after, note))
     if report.best:
-        note = f"{report.best['metric']}, round {report.best['round']}"
+        note = ", ".join(filter(None, [report.best["metric"], f"round {report.best['round']}", chosen_by(report)]))
         found.append(("Best", number(report.best["value"]), note))
     continued = f"continues another job after its round {report.continued['round']}" if report.continued else ""
     up, down = (report.total_bytes(name) or 0 for name in ("upload_bytes", "download_bytes"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from custom.metrics import is_count, lower_is_better, weight, weighted_mean
+from custom.metrics import TRIMMED_MEAN, is_count, lower_is_better, selection_score, weight, weighted_mean
 
 # Site a finds 9 of 10 ill and 1 of 2 well; b finds 1 of 2 ill and 30 of 40 well; c has nobody ill.
 SITES = {
@@ -67,3 +67,23 @@ def test_counts(name: str, expected: bool) -> None:
 )
 def test_direction(name: str, lower: bool | None) -> None:
     assert lower_is_better(name) is lower
+
+
+@pytest.mark.parametrize(
+    ("values", "score", "rule"),
+    [
+        ([0.9, 0.5], 0.6, ""),  # (0.9 + 3 * 0.5) / 4, weighted
+        ([0.9, 0.5, 0.1], 0.5, TRIMMED_MEAN),
+        ([0.9, 0.5, 0.1, 0.3], 0.4, TRIMMED_MEAN),
+        ([1.0, 0.2, 0.4, 0.6, 0.0], 0.4, TRIMMED_MEAN),
+        ([1.0, 1.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.0, 0.0], 0.35, TRIMMED_MEAN),  # two of ten at either end
+    ],
+)
+def test_the_best_model_is_chosen_without_the_extremes(values, score, rule):
+    metrics = {f"site-{n}": {"x": value} for n, value in enumerate(values)}
+    weights = {f"site-{n}": [1.0, 3.0, 1e9][min(n, 2)] for n in range(len(values))}
+    assert selection_score("x", metrics, weights) == (pytest.approx(score), rule)
+
+
+def test_there_is_no_score_of_a_metric_that_nobody_reports():
+    assert selection_score("x", {"site-1": {"y": 1.0}}, {}) is None

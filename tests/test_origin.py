@@ -12,7 +12,8 @@ import pytest
 
 from bundle import ROOT
 
-SOURCES = ("custom/__init__.py", "custom/origin.py", "custom/errors.py", "controllers/__init__.py")
+OF_CUSTOM = ("__init__", "origin", "errors", "printable")
+SOURCES = (*(f"custom/{name}.py" for name in OF_CUSTOM), "controllers/__init__.py")
 LOOK = """
 import sys
 from custom.origin import check_origin

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bundle.report.locate import Run
 from custom.names import is_name
+from custom.printable import printable
 
 TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[,.]\d+")
 FRAME = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
@@ -118,7 +119,7 @@ def _candidates(log: Path) -> Iterator[Cause]:
             elif ARGUMENTS.search(line):
                 cause = Cause(REAL, time, number, line.strip(), log)
             if cause is not None:
-                yield cause
+                yield replace(cause, text=printable(cause.text))
                 count += 1
                 if count == MOST:
                     return

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -26,6 +27,7 @@ STYLE: dict[Any, Any] = {
     "xtick.color": "#64748b",
     "ytick.color": "#64748b",
     "legend.frameon": False,
+    "text.parse_math": False,  # names are no formulas
 }
 Draw = Callable[[Any, Any], None]
 
@@ -35,7 +37,9 @@ def svg(draw: Draw, label: str, *, grid: bool = True, size: tuple[float, float] 
     import matplotlib as mpl  # slow to import, and only the page needs it
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(STYLE | {"axes.grid": grid}):
+    # Of letters that its own font lacks, and of names too long for the layout: the browser has the font, and scrolls.
+    with mpl.rc_context(STYLE | {"axes.grid": grid}), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
         figure = Figure(figsize=size, layout="constrained")
         draw(figure, figure.add_subplot())
         buffer = io.StringIO()

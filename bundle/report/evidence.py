@@ -11,7 +11,9 @@ from typing import Any
 
 from bundle.report.causes import logs
 from bundle.report.locate import Run
+from custom.errors import LONGEST
 from custom.events import Event, NotUnderstood, RoundEnded, of_kind
+from custom.printable import printable_all
 from custom.progress import FILE_NAME
 
 CONFIG = Path("app_server/config/config_fed_server.json")
@@ -115,6 +117,6 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a file; empty if it cannot be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+        return printable_all(value, LONGEST) if isinstance(value, dict) else {}
     except (OSError, ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}

@@ -13,6 +13,7 @@ from bundle.report.charts import charts
 from bundle.report.elements import cards, paragraph, table
 from bundle.report.model import Report, Round, Score
 from bundle.report.wording import (
+    chosen_by,
     continued_line,
     embedded_warning,
     human_bytes,
@@ -26,12 +27,15 @@ from bundle.report.wording import (
     status_line,
 )
 from bundle.report.writers_page import held_out_section, training_section
+from custom.errors import LONGEST
+from custom.printable import printable_all
 
 MOST_BYTES_ROWS = 240
 
 
 def to_html(report: Report) -> str:
-    """The page. All names and reasons are escaped: they come from the sites."""
+    """The page. All names and reasons are printable and escaped: they come from the sites."""
+    report = printable_all(report, LONGEST)
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     title = escape(f"{report.job or 'job'}: {report.status}")
     sections = [_header(report), _notices(report), _facts(report), _charts(report)]
@@ -86,9 +90,8 @@ def _facts(report: Report) -> str:
         before, after = (number(summary[when]["accuracy"]["mean"]) for when in held_out.WORDS)
         facts.insert(0, ("Personalised accuracy", after, f"{before} before, {summary['writers']} held-out writers"))
     if report.best:
-        facts.insert(
-            0, (f"Best {report.best['metric']}", number(report.best["value"]), f"round {report.best['round']}")
-        )
+        note = ", ".join(filter(None, [f"round {report.best['round']}", chosen_by(report)]))
+        facts.insert(0, (f"Best {report.best['metric']}", number(report.best["value"]), note))
     data_set, _, note = str((report.dataset or {}).get("dataset", "not known")).partition(" (")
     facts.append(("Data set", data_set, note.removesuffix(")")))
     facts.append(("Time", human_seconds(report.seconds), "first event to last"))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +81,9 @@ class Report:
         personalization: what fine-tuning came to, as in fine_tune.json; and `elsewhere`, if personal models are shared:
             see `bundle.report.personal`. None if there was no fine-tuning.
         writers: what personalising came to for writers that no training saw, or None: see `bundle.report.writers`.
-        best: `{"round", "metric", "value"}` of the best global model, or None.
+        best: `{"round", "metric", "value"}` of the best global model, or None; `value` is the mean in the table of
+            rounds. Where another number chose the model, as with three or more sites, `chosen_by` has it:
+            `{"rule", "value"}`.
         asked_for_embedded: the arguments that ask for embedded data or an embedded encoder, of `dataset` and
             `model_name_or_path`.
         status: `completed`, `completed without SITE`, `failed`, `aborted`, `incomplete`, or `not recorded` of a job
@@ -194,9 +197,9 @@ class Report:
         return sorted(name for name in names if not is_count(name))
 
     def to_json(self) -> dict[str, Any]:
-        """The object of `report --json`."""
+        """The object of `report --json`; what is no JSON, such as NaN, is null."""
         several = len(self.tasks) > 1
-        return {
+        content = {
             "job": self.job,
             **({"continued": self.continued} if self.continued else {}),
             "dataset": self.dataset,
@@ -211,6 +214,16 @@ class Report:
             "errors": self.errors,
             "warnings": self.warnings,
         }
+        return as_json(content)
+
+
+def as_json(value: Any) -> Any:
+    """The same with null in the place of numbers that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {name: as_json(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _prefer(names: list[str], first: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bundle.events import check_events, read_events
 from bundle.report.causes import RESOURCES, first_cause, lack_of_resources
+from bundle.report.claims import doubtful_scores
 from bundle.report.evidence import CROSS_SITE, asked_for_embedded, gap, misread, read_json, unrecorded
 from bundle.report.locate import Run, find_run, unpack
 from bundle.report.model import COUNTS, Metrics, Report, Round, Score, Sites
@@ -17,7 +18,6 @@ from bundle.report.outcome import ENDED_EARLY, judge, warnings, what_went_wrong
 from bundle.report.personal import elsewhere, latest
 from bundle.report.phases import Phases, rounds_behind
 from bundle.report.writers import read_writers
-from custom.checks.update import is_finite_number
 from custom.events import (
     BYTES,
     Best,
@@ -30,9 +30,9 @@ from custom.events import (
     RoundEnded,
     Validated,
     of_kind,
-    shown_metrics,
     unread,
 )
+from custom.metric_ranges import LARGEST, finite
 from custom.metrics import weighted_mean
 from custom.names import is_name
 from custom.progress import FILE_NAME
@@ -81,7 +81,7 @@ def read_run(run: Run) -> Report:
     report.job = report.job or str(meta.get("name", ""))
     report.job_id, report.folder = run.job_id, str(run.folder)
     report.cross_site = _cross_site(run.folder / CROSS_SITE, report.warnings)
-    report.warnings += misread(run)
+    report.warnings += [*misread(run), *doubtful_scores(report)]
     if report.personalization:
         report.personalization |= elsewhere(report)
     report.models = _models(run, report)
@@ -131,6 +131,8 @@ def build(events: Sequence[Event]) -> Report:
     for best in of_kind(events, Best)[-1:]:
         report.best = best.given()
     if report.best and (row := report.best_row()) and report.best["metric"] in row.aggregate:
+        if rule := report.best.pop("rule", ""):
+            report.best["chosen_by"] = {"rule": rule, "value": report.best["value"]}
         report.best["value"] = row.aggregate[report.best["metric"]]  # FLARE's own selector weighs all by samples
     report.personalization = latest(of_kind(events, FineTuned))
     report.writers = read_writers(rounds, of_kind(events, Personalized), report.samples, behind)
@@ -205,8 +207,9 @@ def _cross_site(path: Path, warnings: list[str]) -> dict[str, Sites]:
             if not isinstance(metrics, dict):
                 odd += 1
                 continue
-            numbers = {name: float(value) for name, value in metrics.items() if is_finite_number(value)}
-            matrix.setdefault(model, {})[site] = shown_metrics(numbers)
+            found = {name: finite(value) for name, value in metrics.items()}
+            numbers = {name: value for name, value in found.items() if value is not None and abs(value) <= LARGEST}
+            matrix.setdefault(model, {})[site] = numbers
     if odd:
         warnings.append(f"{CROSS_SITE}: {odd} of its values are no metrics by model, and were not understood")
     return dict(sorted(matrix.items()))

@@ -9,6 +9,7 @@ from bundle.report import held_out, personal, traffic
 from bundle.report.model import Metrics, Report, Round, Score, Sites
 from bundle.report.training import TITLE, training_note, training_rows
 from bundle.report.wording import (
+    chosen_by,
     continued_line,
     dataset_line,
     embedded_warning,
@@ -22,6 +23,8 @@ from bundle.report.wording import (
     status_line,
     table,
 )
+from custom.errors import LONGEST
+from custom.printable import printable_all
 
 WIDTH = 110
 MOST_SITE_COLUMNS = 6
@@ -29,7 +32,8 @@ MOST_BYTES_ROWS = 24
 
 
 def to_text(report: Report) -> str:
-    """The whole report; sections without content are left out."""
+    """The whole report; sections without content are left out. Nothing in it can control a terminal."""
+    report = printable_all(report, LONGEST)
     rounds = _training(report) if report.writers else _rounds(report)
     parts = [_head(report), rounds, _traffic(report), _personal(report), _held_out(report), _cross_site(report)]
     parts += [_models(report), _problems(report)]
@@ -76,7 +80,8 @@ def _rounds_of(report: Report, metric: str, costs: bool = True) -> str:
     if not costs:
         return text
     if report.best:
-        text += f"\n* best: round {report.best['round']}, {report.best['metric']} {number(report.best['value'])}"
+        by = f" ({chosen_by(report)})" if chosen_by(report) else ""
+        text += f"\n* best: round {report.best['round']}, {report.best['metric']} {number(report.best['value'])}{by}"
     return f"{text}\n{_total(report)}"
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from bundle.report.model import Report
 from custom.data.remarks import left_out_line
+from custom.printable import decimals
 
 T = TypeVar("T")
 ROUNDED_TO_100 = 99.95  # what would be written as 100.0
@@ -48,7 +49,13 @@ def human_seconds(seconds: float) -> str:
 
 def number(value: float | None) -> str:
     """Four decimals, or a dash where there is no value."""
-    return "-" if value is None else f"{value:.4f}"
+    return "-" if value is None else decimals(value, 4)
+
+
+def chosen_by(report: Report) -> str:
+    """By what other number than the one in the table the best model was chosen; empty if by none."""
+    chosen = (report.best or {}).get("chosen_by")
+    return f"chosen by the {chosen['rule']}, {number(chosen['value'])}" if chosen else ""
 
 
 def points(change: float) -> str:

@@ -14,10 +14,11 @@ from nvflare.apis.fl_context import FLContext
 
 from custom.aggregators.sparse import SparseAggregator
 from custom.aggregators.weighted import Update, bounded
-from custom.checks.update import Origin, Tensors, is_finite_number, l2_norm, shown
+from custom.checks.update import Origin, Tensors, is_finite_number, l2_norm
 from custom.errors import BundleError
 from custom.learning.robust import Rule, clip
 from custom.learning.rules import WEIGHTED_MEAN
+from custom.printable import shown
 
 
 class RobustAggregator(SparseAggregator):

@@ -21,7 +21,7 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 
 from custom.aggregators.weighted import Update, WeightedAggregator
-from custom.checks.update import Origin, Tensors, UpdateRejected, is_statistic, shown
+from custom.checks.update import Origin, Tensors, UpdateRejected, is_statistic
 from custom.compression import wire
 from custom.errors import BundleError
 from custom.filters.check_update import check_content, global_model, training_task, workflow_and_site
@@ -29,6 +29,7 @@ from custom.keys import POSITIONS, TAKEN_ROUND
 from custom.learning.robust import LinearRule, Rule
 from custom.learning.rules import WEIGHTED_MEAN, built
 from custom.panic import ends_job
+from custom.printable import shown
 
 ABSENT = ("zero_update", "not_counted")
 PIECE = 1 << 17  # entries averaged at a time: their float64 sums stay in the cache, and a whole tensor's take no memory

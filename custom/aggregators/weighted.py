@@ -45,7 +45,6 @@ from custom.checks.update import (
     is_finite_number,
     is_statistic,
     l2_norm,
-    shown,
 )
 from custom.errors import BundleError
 from custom.keys import POSITIONS, STANDINGS
@@ -62,6 +61,7 @@ from custom.learning.robust import (
 from custom.learning.rules import WEIGHTED_MEAN, built
 from custom.metrics import weighted_mean as mean_metrics
 from custom.panic import ends_job
+from custom.printable import shown
 
 BLOCK = 8192  # entries
 

@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from custom.checks.update import is_finite_number, shown
+from custom.checks.update import is_finite_number
 from custom.data.remarks import LONGEST, MOST_REASONS, MOST_SENTENCES
 from custom.errors import BundleError
+from custom.metric_ranges import MOST_SAMPLES
+from custom.printable import is_label, shown
 
+MOST_FACTS = 100  # about a data set
+MOST_ITEMS = 10_000  # of a fact, such as the names of classes
 _SAME_MODEL = "is the model the same at every site?"
 _PATHS = dict.fromkeys(("tokenizer", "encoder_embedded"), "model_name_or_path")
 
@@ -33,18 +37,15 @@ def check_finite(name: str, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def check_weights(name: str, weights: Any, info: Any) -> None:
-    """Weights are arrays of numbers by name, some of them floating-point; facts about a data set are a dictionary.
+    """Weights are arrays of numbers by name, some of them floating-point; facts about a data set are as documented.
 
     Raises:
         BundleError: they are something else.
     """
-    if not isinstance(info, dict):
-        raise BundleError(
-            code="reply-malformed", site=name, key="facts about its data", expected="a dictionary", got=shown(info)
-        )
+    check_facts(name, info)
     for key, value in weights.items():
         numeric = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub"
-        if not (isinstance(key, str) and numeric):
+        if not (isinstance(key, str) and key.isprintable() and numeric):
             got = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
             raise BundleError(
                 code="reply-malformed",
@@ -53,6 +54,36 @@ def check_weights(name: str, weights: Any, info: Any) -> None:
                 expected="an array of numbers by name",
                 got=got,
             )
+
+
+def check_facts(name: str, info: Any) -> None:
+    """Facts about a data set (`SiteData.describe`) are a dictionary with its name, of numbers and short texts.
+
+    Raises:
+        BundleError: they are something else.
+    """
+    if isinstance(info, dict) and _is_line(info.get("dataset")) and len(info) <= MOST_FACTS:
+        wrong = [key for key, value in info.items() if not (is_label(key) and _is_plain(value))]
+        if not wrong:
+            return
+        key, got = f"fact about its data {shown(wrong[0])}", info[wrong[0]]
+        expected = f"numbers, and lines of at most {LONGEST} characters"
+    else:
+        key, got = "facts about its data", info
+        expected = f"a dictionary of at most {MOST_FACTS}, with the name of the data set, a line, as dataset"
+    raise BundleError(code="reply-malformed", site=name, key=key, expected=expected, got=shown(got))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(is_label, value)) and _is_plain(list(value.values()))
+    if isinstance(value, list | tuple):
+        return len(value) <= MOST_ITEMS and all(map(_is_scalar, value))
+    return _is_scalar(value)
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, bool) or is_finite_number(value) or _is_line(value)
 
 
 def check_not_empty(name: str, weights: Mapping[str, np.ndarray]) -> None:
@@ -73,27 +104,25 @@ def check_not_empty(name: str, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def check_samples(name: str, samples: Any, weight: Any) -> None:
-    """What a site says of its data: whole numbers from 0 by name, and a finite weight from 0.
+    """What a site says of its data: whole numbers by name, and a finite weight, from 0 to a billion.
 
     Raises:
         BundleError: they are something else.
     """
     whole = isinstance(samples, dict) and all(
-        isinstance(key, str) and isinstance(count, int) and not isinstance(count, bool) and count >= 0
-        for key, count in samples.items()
+        is_label(key) and type(count) is int and 0 <= count <= MOST_SAMPLES for key, count in samples.items()
     )
     if not whole:
         raise BundleError(
             code="reply-malformed",
             site=name,
             key="samples",
-            expected="whole numbers from 0 by name",
+            expected=f"whole numbers from 0 to {MOST_SAMPLES:g} by name",
             got=shown(samples),
         )
-    if not (is_finite_number(weight) and weight >= 0):
-        raise BundleError(
-            code="reply-malformed", site=name, key="weight", expected="a finite number from 0", got=shown(weight)
-        )
+    if isinstance(weight, bool) or not (is_finite_number(weight) and 0 <= weight <= MOST_SAMPLES):
+        expected = f"a number from 0 to {MOST_SAMPLES:g}"
+        raise BundleError(code="reply-malformed", site=name, key="weight", expected=expected, got=shown(weight))
 
 
 def check_remarks(name: str, left_out: Any, warnings: Any, notes: Any) -> None:
@@ -103,12 +132,15 @@ def check_remarks(name: str, left_out: Any, warnings: Any, notes: Any) -> None:
         BundleError: they are something else.
     """
     good = isinstance(left_out, dict) and len(left_out) <= MOST_REASONS
-    if not (good and all(_is_line(key) and type(value) is int and value >= 0 for key, value in left_out.items())):
+    if not (
+        good
+        and all(_is_line(key) and type(value) is int and 0 <= value <= MOST_SAMPLES for key, value in left_out.items())
+    ):
         raise BundleError(
             code="reply-malformed",
             site=name,
             key="left_out",
-            expected=f"at most {MOST_REASONS} whole numbers from 0 by reason",
+            expected=f"at most {MOST_REASONS} whole numbers from 0 to {MOST_SAMPLES:g} by reason",
             got=shown(left_out),
         )
     for key, texts in (("data_warnings", warnings), ("data_notes", notes)):
@@ -167,9 +199,9 @@ def check_same_data(reference_name: str, reference: Mapping[str, Any], name: str
             raise BundleError(
                 code="sites-differ-in-data",
                 site=name,
-                key=key,
-                expected=f"{reference.get(key)} as at {reference_name}",
-                got=info.get(key),
+                key=shown(key),
+                expected=f"{shown(reference.get(key))} as at {reference_name}",
+                got=shown(info.get(key)),
                 remedy=f'check {_PATHS.get(key, "dataset_path")} there, and set on_missing to "error" so that no site '
                 "falls back alone",
             )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any, NamedTuple
@@ -21,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from custom.errors import BundleError
+from custom.metric_ranges import fault
+from custom.printable import shown
 
 Tensors = Mapping[str, NDArray[Any]]
-LONGEST_TEXT = 1000  # of an error
 SAME_MODEL = "is the model the same at every site?"
 STATISTICS = re.compile(r"(^|\.)running_(mean|var)$")  # of BatchNorm
 VARIANCE = "running_var"
@@ -161,16 +161,14 @@ def check_weight(weight: Any, origin: Origin, *, max_weight: float = 1e9) -> flo
 
 
 def check_metrics(metrics: Any, origin: Origin) -> None:
-    """Checks one number, or a dictionary of numbers and labels (strings), or None where a site sent no metrics.
+    """Checks one number, or a dictionary of numbers and labels, or None where a site sent no metrics.
 
     Raises:
-        UpdateRejected: if a number is not finite, or a value is neither a number nor a string.
+        UpdateRejected: a name or a value is not as `custom.metrics.fault` says.
     """
-    named = metrics if isinstance(metrics, dict) else {"initial_metrics": metrics}
-    for name, value in named.items():
-        if not (isinstance(value, str) or is_finite_number(value) or metrics is None):
-            key = f"metric {shown(name)}"
-            raise UpdateRejected("metrics", origin, key=key, expected="a finite number", got=shown(value))
+    named = metrics if isinstance(metrics, dict) else {} if metrics is None else {"initial_metrics": metrics}
+    if found := fault(named):
+        raise UpdateRejected("metrics", origin, **found._asdict())
 
 
 def check_round(contribution_round: Any, current_round: int, origin: Origin) -> None:
@@ -193,22 +191,3 @@ def is_finite_number(value: Any) -> bool:
         return isinstance(value, Real) and math.isfinite(value)
     except OverflowError:  # an integer beyond float64
         return False
-
-
-def in_one_line(text: object) -> str:
-    """What a site wrote of an error, safe for one log line: printable, no line breaks, at most 1,000 characters."""
-    words = " ".join(str(text)[: 2 * LONGEST_TEXT].split())
-    line = "".join(letter if letter.isprintable() else "?" for letter in words)
-    return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]} ..."
-
-
-def shown(value: Any) -> str:
-    """What a site sent, safe for one log line: short, printable, without line breaks."""
-    if isinstance(value, str) and value.isprintable():
-        return value[:100]
-    try:
-        return reprlib.repr(value) if isinstance(value, bool) or not isinstance(value, Real) else f"{float(value):g}"
-    except OverflowError:
-        return "a number beyond float64"
-    except ValueError:  # of an integer of more than 4,300 digits, which Python does not write
-        return f"{type(value).__name__} that cannot be shown"

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from custom.checks.update import SAME_MODEL, Origin, Tensors, shown
+from custom.checks.update import SAME_MODEL, Origin, Tensors
 from custom.compression import wire
 from custom.compression.wire import PayloadRejected
 from custom.errors import BundleError
 from custom.learning.torch_file import Array, Content, read_as
 from custom.learning.weights import save_atomically
+from custom.printable import shown
 
 DIGEST_BYTES = 16
 

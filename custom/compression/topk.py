@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from custom.checks.update import SAME_MODEL, is_finite_number, shown
+from custom.checks.update import SAME_MODEL, is_finite_number
 from custom.compression.criteria import Criterion
 from custom.errors import BundleError
+from custom.printable import shown
 
 Tensors = Mapping[str, NDArray[Any]]
 Indices = dict[str, NDArray[Any]]

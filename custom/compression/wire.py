@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from custom.checks.update import SAME_MODEL, Origin, Tensors, UpdateRejected, shown
+from custom.checks.update import SAME_MODEL, Origin, Tensors, UpdateRejected
 from custom.compression import rice
 from custom.compression.topk import index_dtype
 from custom.errors import BundleError
+from custom.printable import shown
 
 VERSION = 1
 VALUE_TYPES = ("float32", "float16")

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from custom.checks.update import in_one_line
+from custom.printable import printable
 
 MOST_REASONS, MOST_SENTENCES = 40, 20
 LONGEST = 300  # characters of a text
@@ -62,5 +62,4 @@ def left_out_line(counts: Mapping[str, int]) -> str:
 
 
 def _line(text: object) -> str:
-    line = in_one_line(text)
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 4]} ..."
+    return printable(text, LONGEST)

@@ -20,12 +20,13 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.security.logging import secure_format_exception
 
-from custom.checks.update import Origin, shown
+from custom.checks.update import Origin
 from custom.compression import changes
 from custom.compression.changes import ChangesRejected, Held
 from custom.errors import BundleError
 from custom.keys import BASE_VERSION, HELD_VERSION, MODEL_VERSION, POSITIONS, TASK_REFUSED
 from custom.panic import fails_next_task
+from custom.printable import shown
 
 
 class ApplyChanges(Filter):

@@ -18,16 +18,19 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.filter import Filter
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.model import ModelLearnable, ModelLearnableKey
 from nvflare.app_common.app_constant import AppConstants
 
+from custom.checks import claims
 from custom.checks import update as checks
 from custom.checks.update import Origin, Tensors, UpdateRejected
 from custom.compression import wire
 from custom.errors import BundleError
-from custom.keys import LARGEST_WRITER, POSITIONS, SAMPLES, WRITERS
+from custom.filters.refusal import refusal
+from custom.keys import EVALUATED, LARGEST_WRITER, POSITIONS, SAMPLES, TRAIN_METRICS, WRITERS
 from custom.panic import ends_job
+from custom.printable import shown
 
 
 class CheckUpdate(Filter):
@@ -124,7 +127,7 @@ class CheckUpdate(Filter):
         check_content(dxo, weight, model, origin, allow_partial=self.allow_partial)
         checks.check_variances(dxo.data, model, origin)
         checks.check_norm(checks.l2_norm(dxo.data), origin)
-        checks.check_metrics(dxo.get_meta_prop(MetaKey.INITIAL_METRICS), origin)
+        _check_claims(dxo, origin, fl_ctx.get_prop(SAMPLES))
         self._accepted[site] = task_id
 
     def _largest_weight(self, site: str, current_round: int, fl_ctx: FLContext) -> float:
@@ -132,13 +135,14 @@ class CheckUpdate(Filter):
 
         Where writers were drawn for this round, those of them at most.
         """
-        limit = min(_told(site, "train", fl_ctx, self.max_weight), self.max_weight)
+        facts = fl_ctx.get_prop(SAMPLES)
+        limit = min(claims.told(facts, site, "train", self.max_weight), self.max_weight)
         drawn_round, number = self._drawn.get(workflow_and_site(fl_ctx), (-1, 0))
         if drawn_round != current_round:
             return limit
         if fl_ctx.get_prop(FLContextKey.TASK_NAME) in self.writers_weigh_one:
             return min(limit, number)
-        return min(limit, number * _told(site, LARGEST_WRITER, fl_ctx, limit)) if number else 0
+        return min(limit, number * claims.told(facts, site, LARGEST_WRITER, limit)) if number else 0
 
     def _enter_round(self, workflow: str, current_round: int) -> None:
         if (workflow, current_round) != self._round:
@@ -158,18 +162,14 @@ class CheckUpdate(Filter):
         log(fl_ctx, f"update refused ({error.reason}): {error.coded()}")
         with self._lock:
             self.counts[error.reason] = self.counts.get(error.reason, 0) + 1
-        # All headers stay (cookies, peer props, JobStatsReporter's telemetry), and the data goes. They overwrite the
-        # code that make_reply sets, so it is among them.
-        headers = {**shareable[ReservedHeaderKey.HEADERS], ReservedHeaderKey.ERROR: error.coded()}
-        headers[ReservedHeaderKey.RC] = ReturnCode.TASK_RESULT_FILTER_ERROR
-        return make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR, headers=headers)
+        return refusal(shareable, error)
 
 
-def _told(site: str, count: str, fl_ctx: FLContext, otherwise: float) -> float:
-    """A count that the site sent before training; of one that did not, the largest that any sent, or `otherwise`."""
-    told = {name: facts.get(count) for name, facts in (fl_ctx.get_prop(SAMPLES) or {}).items()}
-    counts = {name: float(value) for name, value in told.items() if checks.is_finite_number(value)}
-    return counts.get(site, max(counts.values(), default=otherwise))
+def _check_claims(dxo: DXO, origin: Origin, facts: claims.Facts | None) -> None:
+    for key in (MetaKey.INITIAL_METRICS, TRAIN_METRICS, EVALUATED):
+        checks.check_metrics(dxo.get_meta_prop(key), origin)
+    claims.check_writers(dxo.get_meta_prop(TRAIN_METRICS), claims.TRAINING, origin, facts)
+    claims.check_writers(dxo.get_meta_prop(EVALUATED), claims.HELD_OUT, origin, facts)
 
 
 def training_task(fl_ctx: FLContext) -> Shareable | None:
@@ -229,5 +229,5 @@ def _weight_diff(shareable: Shareable, origin: Origin) -> DXO:
     except (ValueError, TypeError) as error:
         got = error
     if got != DataKind.WEIGHT_DIFF:
-        raise UpdateRejected("kind", origin, expected=DataKind.WEIGHT_DIFF.value, got=checks.shown(got))
+        raise UpdateRejected("kind", origin, expected=DataKind.WEIGHT_DIFF.value, got=shown(got))
     return dxo

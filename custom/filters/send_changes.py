@@ -21,12 +21,13 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.app_common.app_constant import AppConstants
 
-from custom.checks.update import Tensors, shown
+from custom.checks.update import Tensors
 from custom.compression import changes
 from custom.compression.changes import Changes
 from custom.errors import BundleError
 from custom.keys import BASE_VERSION, HELD_VERSION, MODEL_VERSION, POSITIONS, TASK_REFUSED
 from custom.panic import ends_job
+from custom.printable import shown
 
 DOWNLINKS = ("sparse", "dense")
 

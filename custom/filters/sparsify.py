@@ -27,13 +27,14 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_copy, make
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.security.logging import secure_format_exception
 
-from custom.checks.update import is_statistic, shown
+from custom.checks.update import is_statistic
 from custom.compression import residual, topk, wire
 from custom.compression.criteria import Criterion, MagnitudeChange
 from custom.compression.wire import Entries, Payload
 from custom.errors import BundleError
 from custom.keys import POSITIONS, TAKEN_ROUND
 from custom.panic import fails_next_task
+from custom.printable import shown
 
 _TASK = "sparsify_task"  # in the context of one task
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from custom.checks.update import shown
 from custom.errors import BundleError
 from custom.learning.torch_file import ZIP, read_torch
+from custom.printable import shown
 
 # Under which name checkpoints hold the weights: FLARE and this bundle, Lightning, PyTorch's tutorials.
 ENTRIES = ("model", "state_dict", "model_state_dict")

@@ -1,9 +1,11 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Selects the best global model by a validation metric, as the report computes it, whether high or low is good.
+"""Selects the best global model by a validation metric, whether high or low is good; no site can choose it alone.
 
 FLARE's IntimeModelSelector takes a high value for good, also of a loss, weighs every metric by samples, counts updates
-that the aggregator then refuses, and only logs that a metric is unknown. With this one the value of the best round is
-the one in the report's table.
+that the aggregator then refuses, and only logs that a metric is unknown. This one goes by
+`custom.metrics.selection_score`: with three or more sites their trimmed mean, with fewer the mean of the report's
+table.
+The report shows the table's mean of the best round, and beside it the trimmed mean by which it was chosen.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.widgets.intime_model_selector import IntimeModelSelector
 
 from custom.errors import BundleError
-from custom.metrics import check_direction, lower_is_better, unknown_metric, weighted_mean
+from custom.metrics import check_direction, lower_is_better, selection_score, unknown_metric
 from custom.panic import ends_job
+from custom.printable import decimals
 from custom.widgets.progress_log import numbers
 
 
@@ -29,7 +32,7 @@ class ModelSelector(IntimeModelSelector):
     Args:
         key_metric: of the sites' INITIAL_METRICS.
         negate_key_metric: whether a low value is good; null: as is known of the metric (`custom.metrics`).
-        weigh_by_local_iter: must be true; the mean over sites is weighted as in the report.
+        weigh_by_local_iter: must be true; the mean of fewer than three sites is weighted as in the report.
     """
 
     agrees = ("key_metric",)  # with ProgressLog
@@ -91,15 +94,17 @@ class ModelSelector(IntimeModelSelector):
             self.system_panic(unknown_metric(self.key_metric, names).coded(), fl_ctx)
             return
         current_round = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
-        value = weighted_mean(metrics, samples).get(self.key_metric)
-        if current_round == 0 or value is None:  # the model of round 0 has not been trained
+        score = selection_score(self.key_metric, metrics, samples)
+        if current_round == 0 or score is None:  # the model of round 0 has not been trained
             return
+        value, rule = score
         self.raw_val_metric, self.val_metric = value, -value if self.negate_key_metric else value
         if self.val_metric <= self.best_val_metric:
             return
         self.best_val_metric, self.best_raw_val_metric = self.val_metric, value
-        self.log_info(fl_ctx, f"new best model after round {current_round}: {self.key_metric} {value:.4f}")
-        info: dict[str, Any] = self._make_metrics_selection_info(current_round)
+        by = f" ({rule})" if rule else ""
+        self.log_info(fl_ctx, f"new best model after round {current_round}: {self.key_metric} {decimals(value, 4)}{by}")
+        info: dict[str, Any] = {**self._make_metrics_selection_info(current_round), "rule": rule}
         fl_ctx.set_prop(AppConstants.VALIDATION_RESULT, self.best_val_metric, private=True, sticky=False)
         fl_ctx.set_prop(AppConstants.METRICS_SELECTION_INFO, info, private=True, sticky=False)
         self.fire_event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, fl_ctx)

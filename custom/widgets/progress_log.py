@@ -21,15 +21,15 @@ from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 from nvflare.widgets.widget import Widget
 
 from custom import progress
-from custom.checks.update import in_one_line, is_finite_number, shown
-from custom.errors import BundleError
+from custom.errors import LONGEST, BundleError
 from custom.executors.site_task import check_code
 from custom.keys import EVALUATED, SAMPLES, STANDINGS, TRAIN_METRICS
+from custom.metric_ranges import LARGEST, MOST_METRICS, finite
 from custom.metrics import weighted_mean
 from custom.panic import ends_job
+from custom.printable import decimals, printable, shown
 from custom.widgets.traffic import Traffic, totals
 
-MOST_METRICS = 100  # of a site
 NOT_AGGREGATED = "the aggregator did not take the update; the server's log says why"
 CROSS_SITE = "nvflare.app_common.workflows.cross_site_model_eval.CrossSiteModelEval"
 
@@ -75,7 +75,7 @@ class ProgressLog(Widget):
             AppEventType.ROUND_DONE: self._round_done,
             AppEventType.GLOBAL_BEST_MODEL_AVAILABLE: self._best,
             EventType.FATAL_SYSTEM_ERROR: lambda ctx: self._append(
-                "fatal", reason=str(ctx.get_prop(FLContextKey.EVENT_DATA, ""))
+                "fatal", reason=printable(ctx.get_prop(FLContextKey.EVENT_DATA, ""), LONGEST)
             ),
             EventType.END_RUN: self._job_ended,
             InfoCollector.EVENT_TYPE_GET_STATS: self._tell,
@@ -141,7 +141,7 @@ class ProgressLog(Widget):
             return  # a result sent twice: the second is refused, and the first counts
         if code != ReturnCode.OK:
             task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
-            self._failed[site] = in_one_line(result.get_header(ReservedHeaderKey.ERROR) or code)
+            self._failed[site] = printable(result.get_header(ReservedHeaderKey.ERROR) or code)
             if code != ReturnCode.TASK_RESULT_FILTER_ERROR:  # the filter that refused it has said so
                 self.log_error(fl_ctx, f"{site} failed at {task}: {self._failed[site]}")
             self._append("site_error", site=site, task=task, reason=self._failed[site])
@@ -201,14 +201,15 @@ class ProgressLog(Widget):
         value = metrics.get(self.key_metric)
         if value is None:
             return ""
-        change = "" if self._last_score is None else f" ({value - self._last_score:+.3f})"
+        change = "" if self._last_score is None else f" ({decimals(value - self._last_score, 3, '+')})"
         self._last_score = value
-        return f"received {self.key_metric} {value:.3f}{change}  "
+        return f"received {self.key_metric} {decimals(value, 3)}{change}  "
 
     def _best(self, fl_ctx: FLContext) -> None:
         selection = fl_ctx.get_prop(AppConstants.METRICS_SELECTION_INFO) or {}
         for metric, value in selection.get("best_metrics", {}).items():
-            self._append("best", round=selection["best_round"], metric=metric, value=value)
+            rule = {"rule": selection["rule"]} if selection.get("rule") else {}
+            self._append("best", round=selection["best_round"], metric=metric, value=value, **rule)
 
 
 def _only_scores(site: str, fl_ctx: FLContext) -> bool:
@@ -235,7 +236,8 @@ def _evaluated(sites: dict[str, dict[str, Any]]) -> str:
 
 
 def numbers(metrics: Any) -> dict[str, float]:
-    """The finite numbers among a site's metrics, at most 100; labels and the like are left out."""
+    """The numbers among a site's metrics, at most 100, none larger than LARGEST; labels and the like are left out."""
     pairs = metrics.items() if isinstance(metrics, dict) else {"metric": metrics}.items()
-    real = {shown(str(name)): value for name, value in pairs if not isinstance(value, bool) and is_finite_number(value)}
-    return {name: float(value) for name, value in list(real.items())[:MOST_METRICS]}
+    real = {shown(name): finite(value) for name, value in pairs if not isinstance(value, bool)}
+    sized = {name: value for name, value in real.items() if value is not None and abs(value) <= LARGEST}
+    return dict(list(sized.items())[:MOST_METRICS])

@@ -12,7 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nvflare.apis.analytix import TrackConst
 from nvflare.apis.client import Client
+from nvflare.apis.dxo import from_shareable
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FedEventHeader, FLContextKey, ReservedKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
@@ -23,8 +25,8 @@ from nvflare.widgets.fed_event import FED_EVENT_TOPIC
 from nvflare.widgets.widget import Widget
 
 from custom import progress
-from custom.checks.update import shown
 from custom.panic import ends_job
+from custom.printable import is_label, shown
 
 MOST_WARNINGS = 20  # of a job
 
@@ -76,9 +78,13 @@ class VerifySites(Widget):
 
     def _is_no_metric(self, request: Shareable, fl_ctx: FLContext) -> bool:
         event = request.get_header(FedEventHeader.EVENT_TYPE) if isinstance(request, Shareable) else None
-        if isinstance(event, str) and (event.startswith(FED_EVENT_PREFIX) or event == ANALYTIC_EVENT_TYPE):
-            return False
         site = request.get_peer_prop(ReservedKey.IDENTITY_NAME, "?") if isinstance(request, Shareable) else "?"
+        metric = is_label(event) and (str(event).startswith(FED_EVENT_PREFIX) or event == ANALYTIC_EVENT_TYPE)
+        if metric:
+            wrong = [name for name in _tags(request) if not is_label(name) or ".." in name.split("/")]
+            if wrong:
+                self._tell(f"{shown(site)} sent a metric named {shown(wrong[0])}; it is not recorded", fl_ctx)
+            return bool(wrong)
         self._tell(f"{shown(site)} sent an event {shown(event)}; only those of metrics are taken", fl_ctx)
         return True
 
@@ -88,3 +94,14 @@ class VerifySites(Widget):
             self._told.add(reason)
             run_dir = fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_job_id())
             progress.append(Path(run_dir), "warning", reason=reason)
+
+
+def _tags(request: Shareable) -> list[Any]:
+    """The names in an event of metrics, which become tags and folders of TensorBoard; none in any other."""
+    try:
+        data = from_shareable(request).data
+    except (ValueError, TypeError):
+        return []
+    values = data.get(TrackConst.TRACK_VALUE) if isinstance(data, dict) else None
+    tags = [data[TrackConst.TRACK_KEY]] if isinstance(data, dict) and TrackConst.TRACK_KEY in data else []
+    return [*tags, *(values if isinstance(values, dict) else ())]

@@ -60,4 +60,4 @@ async def _answer(web: Web, job_id: str, name: str, make: Callable[[], Path | st
 
 
 def _json(report: Report) -> str:
-    return json.dumps(report.to_json(), indent=2) + "\n"
+    return json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n"

@@ -18,7 +18,9 @@ from nvflare.app_common.widgets.intime_model_selector import IntimeModelSelector
 
 from controllers.closing_validation import ClosingValidation
 from custom.keys import SPLIT
+from custom.metrics import TRIMMED_MEAN
 from custom.widgets.model_selector import ModelSelector
+from custom.widgets.progress_log import ProgressLog
 from tests.support import Engine, arrays, run_controller
 
 
@@ -160,3 +162,24 @@ def test_flares_selector_in_the_wrong_direction_ends_the_job_at_its_start(
     with engine.new_context() as fl_ctx:
         ClosingValidation().handle_event(EventType.START_RUN, fl_ctx)
     assert ("[setting-value]" in engine.panic()) is ends
+
+
+def test_of_three_sites_the_last_model_is_scored_by_their_trimmed_mean(engine: Engine) -> None:
+    """0.5, where the weighted mean would be above 0.9; the event says by what it was chosen."""
+    engine.sites = ["site-1", "site-2", "site-3"]
+    engine.components = {"model_selector": ModelSelector(), "progress": ProgressLog()}
+    engine.components["progress"]._run_dir = engine.run_dir
+    engine.components["model_selector"].best_val_metric = 0.4
+    replies = {"site-1": score(0.5, 10), "site-2": score(0.4, 10), "site-3": score(1.0, 10_000)}
+    run_controller(engine, ClosingValidation(), lambda site, task, data: replies[site])
+    events = [json.loads(line) for line in (engine.run_dir / "progress.jsonl").read_text().splitlines()]
+    best = next(event for event in events if event["event"] == "best")
+    assert (best["round"], best["value"], best["rule"]) == (5, 0.5, TRIMMED_MEAN)
+
+
+def test_a_score_that_cannot_be_is_an_error_of_its_site(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    run_controller(engine, ClosingValidation(), lambda site, task, data: score(0.9 if site == "site-1" else 3.0, 1))
+    event = json.loads((engine.run_dir / "progress.jsonl").read_text().splitlines()[-1])
+    assert list(event["sites"]) == ["site-1"]
+    assert "site-2 metric val_accuracy" in caplog.text
+    assert "[update-metrics]" in caplog.text

@@ -121,7 +121,7 @@ def malformed(test_samples: float = 100, samples: Any = 9, **data: Any) -> Share
     ],
 )
 def test_a_malformed_reply_is_a_failure_of_its_site_alone(engine: Engine, odd: Shareable) -> None:
-    answer_of_one(engine, odd, "its scores are incomplete")
+    answer_of_one(engine, odd, "[update-")
 
 
 def test_a_reply_of_another_kind_is_one_too(engine: Engine) -> None:

@@ -121,7 +121,7 @@ def test_what_a_site_says_of_its_data_is_checked(engine: Engine, samples: Any) -
     odd = reply(arrays(w=[1.0]))
     odd["DXO"]["meta"][SAMPLES] = samples
     assert initialise(engine, {**values(1, 1, 1), "site-2": odd}) is None
-    assert "site-2 samples: expected whole numbers from 0 by name" in engine.panic()
+    assert "site-2 samples: expected whole numbers from 0 to 1e+09 by name" in engine.panic()
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,8 @@ def test_facts_that_are_no_dictionary_are_named(engine: Engine) -> None:
     odd = reply(arrays(w=[1.0]))
     odd["DXO"]["meta"][DATA_INFO] = "points"
     assert initialise(engine, {**values(1, 1, 1), "site-2": odd}) is None
-    assert "site-2 facts about its data: expected a dictionary, got points" in engine.panic()
+    assert "site-2 facts about its data: expected a dictionary of at most 100" in engine.panic()
+    assert engine.panic().endswith("got points [reply-malformed]")
 
 
 @pytest.mark.parametrize("weight", [math.inf, -1, "many"])

@@ -108,13 +108,13 @@ def test_the_rounds_of_a_continued_job_count(engine):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        ({**SITE_2, "query": [5, 7]}, "differ in length"),
-        ({**SITE_2, "initial_loss": [float("nan")]}, "not a finite number"),
-        ({**SITE_2, "initial_loss": ["low"]}, "not a finite number"),
-        ({**SITE_2, "personalized_accuracy": [1e9]}, "not between 0 and 1"),
-        ({**SITE_2, "query": [0]}, "without support or query samples"),
-        ({**SITE_2, "unseen": [6]}, "unseen classes"),
-        ({**SITE_2, "unseen": [0.5]}, "unseen classes"),
+        ({**SITE_2, "query": [5, 7]}, "lists of one length"),
+        ({**SITE_2, "initial_loss": [float("nan")]}, "metric initial_loss"),
+        ({**SITE_2, "initial_loss": ["low"]}, "metric initial_loss"),
+        ({**SITE_2, "personalized_accuracy": [1e9]}, "metric personalized_accuracy"),
+        ({**SITE_2, "query": [0]}, "numbers of query samples"),
+        ({**SITE_2, "unseen": [6]}, "of unseen classes"),
+        ({**SITE_2, "unseen": [0.5]}, "numbers of unseen samples"),
         ({**SITE_2, "names": ["f0001_41"]}, "expected dropped, and lists named support, query"),
         ({"initial_loss": [1.0]}, "expected dropped, and lists named"),
         ({**SITE_2, "query": 5}, "expected dropped, and lists named"),
@@ -123,7 +123,9 @@ def test_the_rounds_of_a_continued_job_count(engine):
 )
 def test_a_reply_that_is_not_scores_is_refused_and_the_others_count(engine, data, reason):
     run(engine, {"site-1": metrics(SITE_1), "site-2": metrics(data)})
-    assert reason in result(engine)["failed"]["site-2"]
+    told = result(engine)["failed"]["site-2"]
+    assert reason in told
+    assert told.endswith("[update-metrics]")
     assert result(engine)["summary"]["writers"] == 2
     assert engine.panic() == ""
 

@@ -48,6 +48,11 @@ def weight(value: Any) -> Callable[[DXO], None]:
     return lambda dxo: dxo.set_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, value)
 
 
+def metrics(values: dict[Any, Any]) -> Callable[[DXO], None]:
+    """What the site says of the model that it received."""
+    return lambda dxo: dxo.set_meta_prop(MetaKey.INITIAL_METRICS, values)
+
+
 def sparse(damage: Callable[[Tensors, dict[str, Any]], None]) -> Callable[[DXO], None]:
     """Half of the entries; `damage` gets their values, and {name: [coding, parameter, stream, shape]}."""
 
@@ -83,7 +88,13 @@ FAULTS: dict[str, Callable[[DXO], None]] = {
     "weight above its samples": weight(100_000),
     "weight twice": lambda dxo: weight(2 * dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND))(dxo),
     "weight no number": weight("many"),
-    "metric NaN": lambda dxo: dxo.set_meta_prop(MetaKey.INITIAL_METRICS, {"val_accuracy": math.nan}),
+    "metric NaN": metrics({"val_accuracy": math.nan}),
+    "accuracy 3": metrics({"val_accuracy": 3.0}),
+    "accuracy 1e308": metrics({"val_accuracy": 1e308}),
+    "accuracy -1e308": metrics({"val_accuracy": -1e308}),
+    "accuracy as text": metrics({"val_accuracy": "<b>0.9"}),
+    "metric named 5": metrics({"val_accuracy": 0.5, 5: 1.0}),
+    "metric named with control codes": metrics({"val_accuracy": 0.5, "\x1b[2J\x1b]0;title\x07\nFORGED LINE ": 0.9}),
     "weights, no update": lambda dxo: setattr(dxo, "data_kind", DataKind.WEIGHTS),
     "sparse, another version": version,
     "sparse, cut short": sparse(lambda values, tensors: tensors[TENSOR].__setitem__(2, tensors[TENSOR][2][:-9])),

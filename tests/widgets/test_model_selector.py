@@ -120,3 +120,19 @@ def test_wrong_settings_end_the_job_at_its_start(tmp_path, arguments, key):
     reason = Rounds(tmp_path, ModelSelector(**arguments)).engine.panic()
     assert key in reason
     assert "[setting-value]" in reason
+
+
+def test_no_site_of_three_chooses_the_best_round(tmp_path):
+    """A liar says 1.0 of a poor model and 0 of a good one, with a thousand times its samples."""
+    rounds = Rounds(tmp_path, ModelSelector())
+    for number, (honest, other, lie) in enumerate(((0.1, 0.1, 0.1), (0.3, 0.2, 1.0), (0.9, 0.8, 0.0)), start=0):
+        scores = {f"site-{n}": {"val_accuracy": value} for n, value in enumerate((honest, other, lie), start=1)}
+        rounds.round(number, scores, {"site-1": 10, "site-2": 10, "site-3": 10_000})
+    assert rounds.best == [(1, 0.3), (2, 0.8)]
+
+
+def test_of_two_sites_it_is_the_mean_of_the_table(tmp_path):
+    """(0.9 + 3 * 0.5) / 4"""
+    rounds = Rounds(tmp_path, ModelSelector())
+    rounds.round(1, {"site-1": {"val_accuracy": 0.9}, "site-2": {"val_accuracy": 0.5}}, {"site-1": 1, "site-2": 3})
+    assert rounds.best == [(1, pytest.approx(0.6))]

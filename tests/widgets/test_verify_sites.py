@@ -7,14 +7,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from nvflare.apis.analytix import AnalyticsDataType, LogWriterName
 from nvflare.apis.client import Client
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FedEventHeader, FLContextKey, ReservedKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.utils.analytix_utils import create_analytic_dxo
 from nvflare.app_common.app_event_type import AppEventType
 
 from custom.widgets.verify_sites import MOST_WARNINGS, VerifySites
+from tests.hostile import EVIL, LONG
 from tests.support import Engine
 
 
@@ -109,3 +112,30 @@ def test_the_report_does_not_grow_with_the_number_of_names(engine: Engine, runne
     for number in range(100):
         runner.process_submission(Client("site-1", "token"), "train", "id", {}, context(engine, f"ghost-{number}"))
     assert len(warnings(engine)) == MOST_WARNINGS
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "passes"),
+    [
+        ("val_accuracy", 0.5, True),
+        ("site/val_accuracy", 0.5, True),
+        ("losses", {"train": 1.0, "test/all": 2.0}, True),
+        (EVIL, 0.5, False),
+        (LONG, 0.5, False),
+        ("losses", {EVIL: 1.0}, False),
+        ("losses", {"/../../../escaped": 1.0}, False),  # FLARE makes a folder of it
+        ("../escaped", 0.5, False),
+    ],
+)
+def test_names_of_metrics_become_tags_and_folders(
+    engine: Engine, runner: Any, tag: str, value: Any, passes: bool
+) -> None:
+    kind = AnalyticsDataType.SCALARS if isinstance(value, dict) else AnalyticsDataType.SCALAR
+    request = create_analytic_dxo(tag, value, kind, LogWriterName.TORCH_TB).to_shareable()
+    request.set_header(FedEventHeader.EVENT_TYPE, "fed.analytix_log_stats")
+    request.set_peer_props({ReservedKey.IDENTITY_NAME: "site-1"})
+    reply = engine.run_manager.aux_runner.dispatch("fed.event", request, engine.new_context())  # type: ignore[attr-defined]
+    assert (reply.get_return_code() == ReturnCode.OK) is passes
+    told = warnings(engine)
+    assert len(told) == (0 if passes else 1)
+    assert all(reason.startswith("site-1 ") and reason.isprintable() and len(reason) < 300 for reason in told)

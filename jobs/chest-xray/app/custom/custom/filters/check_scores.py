@@ -1,0 +1,1 @@
+../../../../../../custom/filters/check_scores.py

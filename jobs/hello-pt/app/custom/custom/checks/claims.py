@@ -1,0 +1,1 @@
+../../../../../../custom/checks/claims.py

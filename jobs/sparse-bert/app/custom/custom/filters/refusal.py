@@ -1,0 +1,1 @@
+../../../../../../custom/filters/refusal.py

@@ -1,0 +1,1 @@
+../../../../../custom/metric_ranges.py
