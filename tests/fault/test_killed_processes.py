@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 PROGRESS = Path("server", "simulate_job", "progress.jsonl")
 DIGITS = ("--set", "dataset=digits")
 START_S = 600  # on a busy machine; for nothing that is tested
-LIMIT_S = 60  # in which a run ends when it cannot go on
+LIMIT_S = 120  # in which a run ends when it cannot go on
 KILLED = "its process was killed by signal 9"
 
 
