@@ -11,10 +11,10 @@ from bundle.admin_kit import ADMIN, Kit, read_kit
 from bundle.connection import Connection
 from bundle.continuation import make_continuation
 from bundle.ended_early import EndedEarly, read_ended_early
+from bundle.in_use import in_use, users
 from bundle.report.locate import SIMULATED, find_run
 from bundle.report.model import Report
 from bundle.run import check_workspace, run_exported
-from bundle.simulator import runs_in
 from custom.data.folders import without_tilde
 from custom.errors import BundleError
 
@@ -38,10 +38,8 @@ def resume_in_simulator(job_id: str, workspace: Path, out: Path | None, threads:
         )
     if out:
         check_workspace(out)
-    if runs_in(without_tilde(workspace)):
-        raise BundleError(
-            "a simulator still runs in it", code="job-state", key=f"-w {workspace}", remedy="stop it first, or wait"
-        )
+    if pids := users(without_tilde(workspace)):
+        raise in_use(workspace, "-w", pids, code="job-state")
     with tempfile.TemporaryDirectory(prefix="flare-bundle-") as temporary:
         ended = read_ended_early(run, Path(temporary, "unpacked"))
         print(_where_it_goes_on(ended))

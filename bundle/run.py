@@ -12,6 +12,7 @@ from types import FrameType
 
 from bundle.events import Follower
 from bundle.export import export
+from bundle.in_use import LOCK, held, in_use, users
 from bundle.interrupts import ignore_interrupts, interrupts_call
 from bundle.jobs import Job, read_job
 from bundle.live import Live
@@ -50,9 +51,11 @@ def run_exported(job: Job, sites: int, threads: int | None, workspace: Path | No
     threads = sites if threads is None else threads
     check_sites(job, sites, threads)
     where = _make_workspace(workspace, job.name)
-    print(f"job {job.name}: {sites} sites, {threads} at a time, in FLARE's simulator")
-    print(f"workspace {where}")
-    code = _simulate(job, where, sites, threads)
+    with held(where, "-w"):
+        check_workspace(where)
+        print(f"job {job.name}: {sites} sites, {threads} at a time, in FLARE's simulator")
+        print(f"workspace {where}")
+        code = _simulate(job, where, sites, threads)
     report = read_run(Run(SIMULATED, where / "server" / SIMULATED, where))
     if code is None:
         print(f"stopped after {len(report.rounds)} rounds; what is left: python -m bundle report {where}")
@@ -125,7 +128,13 @@ def check_workspace(workspace: Path, new: bool = True) -> Path:
         BundleError: it is in use, or FLARE could not use it.
     """
     workspace = without_tilde(workspace).absolute()
-    if new and workspace.exists() and (not workspace.is_dir() or any(workspace.iterdir())):
+    if (
+        new
+        and workspace.exists()
+        and (not workspace.is_dir() or any(path.name != LOCK for path in workspace.iterdir()))
+    ):
+        if pids := users(workspace):
+            raise in_use(workspace, "-w", pids)
         held = "holds an earlier run" if (workspace / "server").is_dir() else "exists and is not empty"
         raise BundleError(
             f"{held}, and FLARE would delete it",

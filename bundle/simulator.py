@@ -7,28 +7,30 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
 from bundle import ROOT
+from bundle.exit_code import in_words, killer
+from bundle.in_use import MARK, PROGRAM, mark, marked
 
-PROGRAM = Path(__file__).with_name("simulator_process.py")
-PROGRAMS = {str(PROGRAM), "simulator", "nvflare.private.fed.app.simulator.simulator"}  # ours, and FLARE's two
 LOG = "simulator.log"
-STOP_S = 5.0
+STOP_S = 4.0
+# FLARE's time-outs for a site that is silent are for networks; here we tell it which processes have ended. In the first
+# of these a message arrives that such a process has sent before.
+LOST = {"NVFLARE_DEAD_CLIENT_GRACE_PERIOD": "2", "NVFLARE_DEAD_CLIENT_CHECK_LEAD_TIME": "2"}
 
 
 class Simulator:
     """One run of the simulator.
 
-    FLARE empties the workspace when it starts, so its output begins beside the workspace and moves in when it may.
-
     Args:
         job: an exported job.
-        workspace: an absolute path; new or empty.
+        workspace: an absolute path of a folder that the caller holds: with nothing in it but the lock.
         sites: how many.
         threads: how many of them run at the same time.
     """
@@ -36,60 +38,59 @@ class Simulator:
     def __init__(self, job: Path, workspace: Path, sites: int, threads: int) -> None:
         self.workspace = workspace
         self.log = workspace / LOG
-        self._first_log = workspace.with_name(f"{workspace.name}.{LOG}")
+        self._ended = False
         self._empty = tempfile.TemporaryDirectory(prefix="flare-bundle-")
         command = [sys.executable, str(PROGRAM), str(job)]
         command += ["-w", str(workspace), "-n", str(sites), "-t", str(threads)]
-        with self._first_log.open("wb") as output:
+        workspace.mkdir(parents=True, exist_ok=True)
+        output = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)  # and through no link
+        try:
             self.process = subprocess.Popen(
                 command,
                 cwd=self._empty.name,
-                env=environment(threads),
+                env={**LOST, **environment(threads), MARK: mark(workspace)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        finally:
+            os.close(output)
 
     def poll(self) -> int | None:
-        """The exit code, or None while it runs. Moves the log to its place as soon as there is one."""
+        """The exit code, or None while it runs. Of a signal that has ended it the log tells then."""
         code = self.process.poll()
-        if self._first_log.exists() and ((self.workspace / "server").is_dir() or code is not None):
-            self.workspace.mkdir(parents=True, exist_ok=True)
-            self._first_log.replace(self.log)
+        if code is not None and not self._ended:
+            self._ended = True
+            if killer(code):
+                self._say(f"FLARE's simulator {in_words(code)}")
         return code
 
     def stop(self) -> None:
-        """Ends the simulator and all that it started (each site is a session of its own, so no group has them all)."""
-        try:
-            parent = psutil.Process(self.process.pid)
-            processes: Sequence[psutil.Process] = [*parent.children(recursive=True), parent]
-        except psutil.NoSuchProcess:
-            processes = []
-        for process in processes:
-            _quietly(process.terminate)
-        _, alive = psutil.wait_procs(processes, timeout=STOP_S)
-        for process in alive:
-            _quietly(process.kill)
-        psutil.wait_procs(alive, timeout=STOP_S)
-        self.poll()
+        """Ends all that is left of the run: each site is a session of its own, and parents may have ended before."""
+        self._ended = True  # a signal that ends it from here on is ours
+        for action in (psutil.Process.terminate, psutil.Process.kill, psutil.Process.kill):
+            if not (processes := marked(self.workspace)):
+                break
+            for process in processes:
+                _quietly(action, process)
+            psutil.wait_procs(processes, timeout=STOP_S)
+        self.process.poll()
 
     def close(self) -> None:
         """Removes the empty folder it ran in."""
         self._empty.cleanup()
 
-
-def runs_in(workspace: Path) -> bool:
-    """Does a simulator of this machine work in that folder?"""
-    workspace = workspace.resolve()
-    processes = [process.info for process in psutil.process_iter(["cmdline", "cwd"])]
-    simulators = [info for info in processes if not PROGRAMS.isdisjoint(info["cmdline"] or ())]
-    return any(Path(info["cwd"] or "/", part).resolve() == workspace for info in simulators for part in info["cmdline"])
+    def _say(self, text: str) -> None:
+        with suppress(OSError):  # of a disk that is full, for one
+            log = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+            with os.fdopen(log, "w", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 - ERROR - {text}\n")
 
 
-def _quietly(action: Callable[[], None]) -> None:
+def _quietly(action: Callable[[psutil.Process], None], process: psutil.Process) -> None:
     with suppress(psutil.NoSuchProcess):
-        action()
+        action(process)
 
 
 def environment(threads: int) -> dict[str, str]:

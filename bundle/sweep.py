@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from bundle import settings
 from bundle.arguments import is_component
 from bundle.export import export
+from bundle.in_use import LOCK, held
 from bundle.jobs import Job, read_job, read_json
 from bundle.run import check_printable, check_sites
 from bundle.sweep_grid import Point, points
@@ -128,7 +127,7 @@ def _check_out(out: Path, facts: dict[str, Any]) -> None:
                     got=json.dumps(value),
                     remedy="choose another -o",
                 )
-    elif out.is_file() or (out.is_dir() and any(out.iterdir())):
+    elif out.is_file() or (out.is_dir() and any(path.name != LOCK for path in out.iterdir())):
         raise BundleError(
             "exists, and holds no sweep", code="workspace-unusable", key=f"-o {out}", remedy="choose a new folder"
         )
@@ -183,17 +182,9 @@ def _known(folder: Path, point: Point, digest: str) -> Result:
 @contextmanager
 def _held(out: Path, facts: dict[str, Any]) -> Iterator[None]:
     """`out` as ours alone: two sweeps would delete each other's points."""
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise BundleError("another sweep is running there", code="workspace-unusable", key=f"-o {out}") from error
-    try:
+    with held(out, "-o"):
         write_atomically(out / SWEEP_FILE, json.dumps(facts, indent=2) + "\n")
         yield
-    finally:
-        lock.release()
 
 
 def _prepare(folder: Path, job: Path, result: Result) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from html import escape
 from itertools import product
@@ -16,6 +17,7 @@ from bundle.report.wording import human_bytes
 from bundle.sweep_grid import Point
 from bundle.sweep_table import Row, best_line, notes, table_rows, tied
 from custom.metrics import lower_is_better
+from custom.progress import write_atomically
 
 SIZE = (7.6, 4.6)
 DECADE = 10.0
@@ -36,9 +38,9 @@ def write_png(path: Path, results: Sequence[Row], metric: str) -> None:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         plot(results, metric)(figure, figure.add_subplot())
-        temporary = path.with_name(f".{path.name}")
-        figure.savefig(temporary, format="png", dpi=160)
-    temporary.replace(path)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=160)
+    write_atomically(path, picture.getvalue())
 
 
 def to_html(title: str, results: Sequence[Row], metric: str) -> str:

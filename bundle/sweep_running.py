@@ -71,9 +71,8 @@ class Running:
         self.result.save(self.folder)
 
     def stop(self) -> None:
-        """Ends its processes, if it has not ended itself, and no others."""
-        if self.simulator.process.returncode is None:  # else its process id may be another's by now
-            self.simulator.stop()
+        """Ends what is left of its processes."""
+        self.simulator.stop()
         self.simulator.close()
 
 

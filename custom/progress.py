@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import secrets
 import threading
 import time
 import zlib
@@ -24,12 +25,16 @@ MOST_BYTES = 200_000_000  # unpacked; 10,000 rounds of 50 sites have about as ma
 _lock = threading.Lock()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The whole file or the old one, whatever happens; an OSError names the file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """The whole file or the old one, whatever happens; an OSError names the file.
+
+    A link that others have put into the folder is not written through: none has the temporary file's name, and one of
+    the file's own name is replaced.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

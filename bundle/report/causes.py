@@ -1,8 +1,9 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
 """The first real cause in the logs of a job, for when progress.jsonl has none: FLARE's last line is rarely it.
 
-Every traceback and every line with ERROR is a candidate. They are ranked by what they say, then by time: a full disk
-or no memory explains whatever came before it was noticed; what FLARE says of a process that is gone explains nothing.
+Every traceback and every line with ERROR is a candidate. They are ranked by what they say, then by time: a full disk,
+no memory, or a signal that ended the simulator explains whatever came before it was noticed; what FLARE says of a
+process that is gone explains nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ LOG_NAMES = ("log.txt", "error_log.txt")
 START = "Traceback (most recent call last):"
 RESOURCES = re.compile(
     r"No space left on device|Disk quota exceeded|Errno (28|122)\b|Cannot allocate memory|MemoryError|out of memory"
-    r"|Too many open files",
+    r"|Too many open files|FLARE's simulator was killed by signal",
     re.IGNORECASE,
 )
 ARGUMENTS = re.compile(r"\w+\.py: error: ")  # of argparse, in a process that FLARE started

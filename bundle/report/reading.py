@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,8 @@ ABORTED_BY_USER = "FINISHED:ABORTED"  # FLARE's status
 NOT_RECORDED = "not recorded"
 TEXT_SUFFIXES = (".json", ".jsonl", ".txt", ".log")
 CUT_SHORT = re.compile(r"unexpected pos \d+ vs \d+|PytorchStreamWriter failed writing")  # torch, of a write that failed
+LOG_BYTES = 16_384  # of free space
+UNEXPLAINED = re.compile(r": its process (gave up|ended with exit code)")
 NOT_WRITTEN = (
     "a model could not be written: no space left on the disk, or a quota or limit of the file's size is reached"
 )
@@ -102,15 +105,24 @@ def _explain(run: Run, report: Report) -> None:
         cause = first_cause(run, report.site_names)
     if not RESOURCES.search(cause) and any(CUT_SHORT.search(text) for text in (*report.errors, cause)):
         cause = NOT_WRITTEN  # the full disk may have held the logs too
+    if not cause and not _says_why(known) and (place := _full_disk(run.folder)):
+        cause = f"no space left on the disk of {place}, which may be why: the logs could not be written either"
     report.errors = ([cause] if cause else []) + report.errors
     if what := unrecorded(run):
         report.status = NOT_RECORDED
         report.errors.append(what)
 
 
+def _full_disk(folder: Path) -> Path | None:
+    """What there is of the folder's path, if its disk has not even room for a few lines of a log now."""
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    return place if shutil.disk_usage(place).free < LOG_BYTES else None
+
+
 def _says_why(error: str) -> bool:
-    """FLARE's bare return code does not, and neither does the mere fact: the logs may."""
-    return bool(error) and not error.rpartition(": ")[2].isupper() and not error.startswith(ENDED_EARLY)
+    """FLARE's bare return code does not, nor a process's, and neither does the mere fact: the logs may."""
+    bare = error.rpartition(": ")[2].isupper() or UNEXPLAINED.search(error)
+    return bool(error) and not bare and not error.startswith(ENDED_EARLY)
 
 
 def build(events: Sequence[Event]) -> Report:

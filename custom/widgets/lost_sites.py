@@ -19,6 +19,7 @@ from custom import progress
 from custom.panic import ends_job
 
 LOST = "the server had no sign of life of it: what is missing of it from here on was not waited for"
+PROCESSES = "bundle_lost_sites"  # property of the contexts in the simulator: why, by site whose process has ended
 BACK = "the server hears of it again: it takes part from here on"
 
 
@@ -35,7 +36,7 @@ class LostSites(Widget):
         if event_type == EventType.START_WORKFLOW:
             self._hand_over(fl_ctx)
         elif event_type == EventType.CLIENT_DISCONNECTED:
-            self._warn(fl_ctx.get_prop(FLContextKey.DISCONNECTED_CLIENT_NAME), LOST, fl_ctx)
+            self._lost(str(fl_ctx.get_prop(FLContextKey.DISCONNECTED_CLIENT_NAME)), fl_ctx)
         elif event_type == EventType.CLIENT_RECONNECTED:
             self._warn(fl_ctx.get_prop(FLContextKey.RECONNECTED_CLIENT_NAME), BACK, fl_ctx)
 
@@ -49,7 +50,19 @@ class LostSites(Widget):
             now._dead_clients, now._dead_clients_lock = before._dead_clients, before._dead_clients_lock
         self._previous = workflow
 
+    def _lost(self, site: str, fl_ctx: FLContext) -> None:
+        """An error where it is known that the site's process has ended; else all that is known is its silence."""
+        reason = (fl_ctx.get_prop(PROCESSES) or {}).get(site)
+        if reason is None:
+            self._warn(site, LOST, fl_ctx)
+            return
+        workflow = str(fl_ctx.get_prop(FLContextKey.WORKFLOW))
+        progress.append(_run_dir(fl_ctx), "site_error", site=site, task=workflow, reason=reason)
+
     def _warn(self, site: str, reason: str, fl_ctx: FLContext) -> None:
-        run_dir = fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_job_id())
         self.log_warning(fl_ctx, f"{site}: {reason}")
-        progress.append(Path(run_dir), "warning", reason=f"{site}: {reason}")
+        progress.append(_run_dir(fl_ctx), "warning", reason=f"{site}: {reason}")
+
+
+def _run_dir(fl_ctx: FLContext) -> Path:
+    return Path(fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_job_id()))

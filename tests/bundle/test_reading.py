@@ -11,13 +11,15 @@ train_loss 2:   (300 * 1.0 + 100 * 0.6) / 400 = 0.90
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from bundle.events import Follower, read_events
+from bundle.report.locate import Run
 from bundle.report.model import Score
-from bundle.report.reading import NOT_WRITTEN, read_report
+from bundle.report.reading import NOT_WRITTEN, read_report, read_run
 from bundle.report.wording import embedded_warning
 from custom.events import NotUnderstood
 from custom.metrics import weighted_mean
@@ -222,6 +224,7 @@ def test_a_run_without_progress_is_reported_with_its_traceback(tmp_path: Path) -
     assert report.errors[0].startswith("TypeError: bad argument (see ")
 
 
+KILLED = "2026-01-01 10:00:09,000 - ERROR - FLARE's simulator was killed by signal 9 (SIGKILL)"
 # FLARE 2.9.0 where a nested component misses an argument, shortened: the job ends with no word to the server.
 UNBUILT = """\
 2026-11-21 12:08:31,012 - INFO - ClientTaskWorker started to run
@@ -264,6 +267,24 @@ def test_a_full_disk_is_named_though_the_logs_were_on_it(tmp_path: Path, reason:
     assert report.errors[0] == first
 
 
+def test_a_disk_that_is_full_now_is_named_where_no_log_says_anything(tmp_path: Path) -> None:
+    """A run that could not write a single line; /dev/full is for files, so this needs a file system of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        (disk / "server").mkdir()
+        (disk / "simulator.log").touch()
+        report = read_report(disk)
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    assert report.status == "incomplete"
+    assert report.errors[0].startswith(f"no space left on the disk of {disk / 'server'},")
+    assert not any("no space" in error for error in read_run(Run("simulate_job", tmp_path, tmp_path)).errors)
+
+
 def test_a_job_that_ended_early_and_said_why_needs_no_log(tmp_path: Path) -> None:
     told = {"event": "site_error", "site": "site-1", "task": "train", "reason": "no such folder"}
     write_run(tmp_path / "server" / "simulate_job", [*without("workflow_finished"), told])
@@ -272,6 +293,23 @@ def test_a_job_that_ended_early_and_said_why_needs_no_log(tmp_path: Path) -> Non
         "site-1 at train: no such folder",
         "the job ended early: workflow pre_train did not finish",
     ]
+
+
+def test_a_signal_that_ended_the_simulator_comes_first_whatever_went_wrong_before(tmp_path: Path) -> None:
+    write_run(tmp_path / "server" / "simulate_job", without("job_ended", "workflow_finished"))
+    (tmp_path / "simulator.log").write_text(UNBUILT + f"{KILLED}\n")
+    report = read_report(tmp_path)
+    assert (report.status, report.errors[0]) == ("incomplete", f"{KILLED} (see {tmp_path / 'simulator.log'})")
+
+
+@pytest.mark.parametrize(("ended", "explained"), [("ended with exit code 1", False), ("was killed by signal 9", True)])
+def test_the_exit_code_of_a_site_is_explained_by_its_log(tmp_path: Path, ended: str, explained: bool) -> None:
+    lost = {"event": "site_error", "site": "site-1", "task": "pre_train", "reason": f"its process {ended}; 1 of 2 left"}
+    write_run(tmp_path / "server" / "simulate_job", [*without("workflow_finished"), lost])
+    (tmp_path / "simulator.log").write_text(UNBUILT)
+    errors = read_report(tmp_path).errors
+    assert errors[0].startswith("site-1 at pre_train" if explained else "TypeError: Mine.__init__() missing")
+    assert f"site-1 at pre_train: {lost['reason']}" in errors
 
 
 def lacking(what: str) -> list[Event]:

@@ -18,6 +18,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from bundle import ROOT, simulator
+from bundle.in_use import LOCK, held
 from bundle.interrupts import interrupts_call
 from bundle.live import Live
 from bundle.run import run
@@ -29,7 +30,6 @@ PYTHON = sys.executable
 SCRIPT = """#!{python}
 import os, pathlib, shutil, subprocess, sys, time
 workspace = pathlib.Path(sys.argv[sys.argv.index("-w") + 1])
-shutil.rmtree(workspace, ignore_errors=True)  # as FLARE does
 run = workspace / "server" / "simulate_job"
 run.mkdir(parents=True)
 print("hello from", os.getcwd(), sorted(os.listdir()), flush=True)
@@ -106,6 +106,30 @@ def test_what_is_refused_leaves_no_folder(
     with pytest.raises(BundleError):
         run(**{"name_or_path": str(job), "sites": 2, "threads": 2, "workspace": None, "assignments": []} | bad)
     assert not (tmp_path / "workspace").exists()
+
+
+def test_a_link_in_the_place_of_the_log_is_not_written_through(job: Path, tmp_path: Path, fake: object) -> None:
+    """Somebody who may write to the folder puts it there while the job is exported."""
+    fake(job_events())  # type: ignore[operator]
+    victim, workspace = tmp_path / "victim", tmp_path / "ws"
+    victim.write_text("mine")
+    workspace.mkdir()
+    (workspace / "simulator.log").symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        simulator.Simulator(job, workspace, 2, 2)
+    assert victim.read_text() == "mine"
+    with pytest.raises(BundleError) as refused:
+        run(str(job), 2, None, workspace, [])
+    assert refused.value.code == "workspace-unusable"
+
+
+def test_a_workspace_that_another_run_holds_is_refused_and_left_alone(job: Path, tmp_path: Path, fake: object) -> None:
+    fake(job_events())  # type: ignore[operator]
+    with held(tmp_path / "ws", "-w"), pytest.raises(BundleError, match=f"kill {os.getpid()}") as refused:
+        run(str(job), 2, None, tmp_path / "ws", [])
+    assert refused.value.code == "workspace-unusable"
+    assert [path.name for path in (tmp_path / "ws").iterdir()] == [LOCK]
+    assert run(str(job), 2, None, tmp_path / "ws", []) is not None
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:

@@ -10,6 +10,9 @@ import sys
 import pytest
 
 from bundle import ROOT
+from bundle.in_use import LOCK, MARK
+from bundle.simulator import LOG
+from custom.widgets.lost_sites import PROCESSES
 
 BOTH_AT_ONCE = """
 import logging, threading
@@ -20,10 +23,10 @@ from nvflare.private.fed.app.simulator.simulator_runner import SimulatorClientRu
 put, turns = threading.Barrier(2), []
 
 def put_and_send(self, client):  # what FLARE's does, at the worst moment
-    self.build_ctx["client_name"] = client
+    self.build_ctx["client_name"] = client.client_name
     put.wait()
     turns.append(self.get_next_run_client(None).client_name)
-    return self.build_ctx["client_name"]
+    return False, self.build_ctx["client_name"], None
 
 SimulatorClientRunner.do_one_task = put_and_send
 {mend}
@@ -31,7 +34,8 @@ runner = SimulatorClientRunner.__new__(SimulatorClientRunner)
 runner.build_ctx, runner.run_client_index, runner.logger = {{}}, 1, logging.getLogger()
 runner.federated_clients = [SimpleNamespace(client_name=str(n), simulate_running=False) for n in (1, 2, 3, 4)]
 with ThreadPoolExecutor(2) as threads:
-    names = set(threads.map(runner.do_one_task, ["site-1", "site-2"]))
+    two = [SimpleNamespace(client_name=name) for name in ("site-1", "site-2")]
+    names = {{name for _, name, _ in threads.map(runner.do_one_task, two)}}
 print(len(names), *sorted(turns))
 """
 
@@ -42,6 +46,29 @@ def test_names_of_sites_that_start_at_once(mend: str, names: int) -> None:
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == f"{names} 3 4"
+
+
+def test_a_site_that_was_chosen_is_not_chosen_again_and_a_lost_one_never() -> None:
+    """FLARE's takes a site for free until its process is about to start; of one thread less than sites both take it."""
+    code = """
+from types import SimpleNamespace
+from bundle.simulator_process import SimulatorClientRunner, losses
+runner = SimulatorClientRunner.__new__(SimulatorClientRunner)
+runner.run_client_index = -1
+runner.federated_clients = [SimpleNamespace(client_name=n, simulate_running=n == "b") for n in "abcd"]
+losses.reasons["d"] = "killed"
+current = runner.federated_clients[1]
+print(*(runner.get_next_run_client(None, current).client_name for _ in range(3)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "a c b"
+
+
+def test_what_two_programs_name_alike() -> None:
+    """The simulator's program cannot import the bundle or the job's code."""
+    code = "from bundle.simulator_process import LOST_SITES, MARK, OURS; print(LOST_SITES, MARK, *sorted(OURS))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [PROCESSES, MARK, *sorted([LOCK, LOG])]
 
 
 def test_paths_with_blanks_and_quotes_stay_whole() -> None:

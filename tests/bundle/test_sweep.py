@@ -22,6 +22,7 @@ import pytest
 
 from bundle import simulator
 from bundle.__main__ import main
+from bundle.in_use import held
 from bundle.sweep import Asked, sweep
 from bundle.sweep_grid import points
 from custom.errors import BundleError
@@ -32,7 +33,6 @@ SCRIPT = """#!{python}
 import json, os, pathlib, shutil, subprocess, sys, time
 job = pathlib.Path(sys.argv[sys.argv.index("-w") - 1])
 workspace = pathlib.Path(sys.argv[sys.argv.index("-w") + 1])
-shutil.rmtree(workspace, ignore_errors=True)  # as FLARE does
 run = workspace / "server" / "simulate_job"
 run.mkdir(parents=True)
 config = json.loads((job / "app" / "config" / "config_fed_server.json").read_text())
@@ -345,12 +345,11 @@ def test_an_interrupt_ends_what_it_started_although_nobody_listens(
 
 
 def test_two_sweeps_do_not_share_a_folder(job: Path, tmp_path: Path, starts: Path) -> None:
-    from filelock import FileLock
-
     asked = Asked(str(job), ["rounds.timeout=0.01"], tmp_path / "out")
     sweep(asked)
-    with FileLock(tmp_path / "out" / ".lock"), pytest.raises(BundleError, match="another sweep is running there"):
+    with held(tmp_path / "out", "-o"), pytest.raises(BundleError, match=f"process {os.getpid()}") as refused:
         sweep(asked)
+    assert refused.value.code == "workspace-unusable"
 
 
 def test_the_command_line_knows_it(cli: Cli, job: Path) -> None:

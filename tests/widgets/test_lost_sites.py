@@ -11,7 +11,7 @@ from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.impl.wf_comm_server import WFCommServer
 
 from controllers.closing_validation import ClosingValidation
-from custom.widgets.lost_sites import BACK, LOST, LostSites
+from custom.widgets.lost_sites import BACK, LOST, PROCESSES, LostSites
 from tests.support import Engine
 
 WORKFLOWS = ("one", "two", "three")
@@ -75,3 +75,14 @@ def test_a_site_reported_and_not_yet_given_up_is_watched_on(tmp_path: Path) -> N
     second._check_dead_clients()
     assert second.get_client_disconnect_time("site-2") is not None
     assert warnings(engine) == [f"site-2: {LOST}"]
+
+
+def test_a_site_whose_process_has_ended_is_an_error_with_its_reason(tmp_path: Path) -> None:
+    engine = make_engine(tmp_path, {"lost_sites": LostSites()})
+    first = start(engine, "one")
+    with engine.new_context() as fl_ctx:
+        fl_ctx.set_prop(PROCESSES, {"site-2": "its process was killed"}, private=True, sticky=True)
+    lose(engine, first)
+    lines = (engine.run_dir / "progress.jsonl").read_text().splitlines()
+    found = [{key: value for key, value in json.loads(line).items() if key != "time"} for line in lines]
+    assert found == [{"event": "site_error", "site": "site-2", "task": "one", "reason": "its process was killed"}]

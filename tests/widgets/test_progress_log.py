@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +274,12 @@ def test_the_log_is_not_filled_by_who_asks_for_stats(engine: Engine, caplog: pyt
     logger.warning("[identity=server] - No formatter provided. Validation results can't be printed.")
     logger.warning("something else")
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == ["something else"]
+
+
+def test_a_file_is_not_written_through_a_link_in_its_place(tmp_path: Path) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "results.json"
+    victim.write_text("mine")
+    path.symlink_to(victim)
+    (tmp_path / f".results.json.{os.getpid()}").symlink_to(victim)
+    progress.write_atomically(path, "{}")
+    assert (victim.read_text(), path.read_text(), path.is_symlink()) == ("mine", "{}", False)
