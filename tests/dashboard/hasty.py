@@ -10,7 +10,7 @@ from dashboard import connections
 
 REQUEST_S = 8.0
 ANSWER_S = 60.0
-MOST_STRANGERS = 20
+MOST_STRANGERS = 30
 
 if __name__ == "__main__":
     connections.REQUEST_S, connections.ANSWER_S, connections.MOST_STRANGERS = REQUEST_S, ANSWER_S, MOST_STRANGERS
