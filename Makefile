@@ -4,9 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := workspace/demo
 AUDIT := $(VENV)/audit
+# Nothing but what the locks name, with the content that they name. --no-build-isolation: what is built here (pyhocon, and
+# the bundle) is built by the setuptools of locks/build.txt, else pip would fetch one that no lock names.
+INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes --no-build-isolation --use-pep517
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo dashboard test test-fast test-faults e2e-secure lint types format check audit link bench clean
+.PHONY: help setup setup-dev demo dashboard test test-fast test-faults e2e-secure lint types format check lock sbom audit link bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,13 +20,14 @@ $(BIN)/.python:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(BIN)/.ready: $(BIN)/.python requirements.txt pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+$(BIN)/.ready: $(BIN)/.python locks/build.txt locks/runtime.txt pyproject.toml
+	$(BIN)/python $(INSTALL) -r locks/build.txt
+	$(BIN)/python $(INSTALL) -r locks/runtime.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
-$(BIN)/.ready-dev: $(BIN)/.ready requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(BIN)/.ready-dev: $(BIN)/.ready locks/dev.txt
+	$(BIN)/python $(INSTALL) -r locks/dev.txt
 	@touch $@
 
 setup: $(BIN)/.ready  ## Virtual environment with everything the jobs need (about 3 minutes, 6 GB)
@@ -61,8 +66,19 @@ format: setup-dev  ## Let ruff fix what it can
 
 check: lint types test  ## Everything that CI runs
 
+lock: setup-dev  ## Renew locks/ after a change of requirements*.txt; `make lock UPGRADE=--upgrade` takes what is newest
+	$(LOCK) $(UPGRADE) requirements.txt -o locks/runtime.txt
+	$(LOCK) $(UPGRADE) -c locks/runtime.txt requirements-dev.txt -o locks/dev.txt
+	$(LOCK) $(UPGRADE) -c locks/runtime.txt locks/build.in -o locks/build.txt
+	$(LOCK) $(UPGRADE) locks/audit.in -o locks/audit.txt
+	$(LOCK) --no-deps requirements-bench.txt -o locks/bench.txt
+
+sbom: setup-dev  ## What the jobs need, with versions and hashes, as CycloneDX JSON in workspace/sbom.json
+	@mkdir -p workspace
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON -o workspace/sbom.json locks/runtime.txt
+
 audit: setup  ## Known vulnerabilities of everything that is installed; needs pypi.org itself, a mirror does not tell
-	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r locks/audit.txt; }
 	@mkdir -p workspace && $(BIN)/python -m pip freeze --exclude-editable > workspace/installed.txt
 	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip -r workspace/installed.txt
 
@@ -75,7 +91,7 @@ bench: setup-dev  ## Benchmarks, about two hours; FLARE_DATA_ROOT must hold CIFA
 	$(BIN)/python -m benchmarks.client_memory --json docs/results/client_memory.json
 	$(BIN)/python -m benchmarks.federated_vs_central --rounds 25 --json docs/results/federated_vs_central.json
 	$(BIN)/python -m benchmarks.personalization --rounds 20 --set train.local_lr=0.01 --json docs/results/personalization.json
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target workspace/peers -r requirements-bench.txt
+	$(BIN)/python $(INSTALL) --no-deps --upgrade --target workspace/peers -r locks/bench.txt
 	$(BIN)/python -m benchmarks.writers_speed --fedlab workspace/peers --json docs/results/writers_speed.json
 	$(BIN)/python -m benchmarks.writers_rounds --json docs/results/writers_rounds.json
 	$(BIN)/python -m benchmarks.compression --json docs/results/compression.json

@@ -8,6 +8,7 @@ import logging
 import webbrowser
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import nicegui
@@ -19,10 +20,10 @@ from nicegui import background_tasks, core, ui
 from nicegui.client import templates
 from starlette.middleware import Middleware
 from starlette.responses import FileResponse, Response
-from starlette.types import ASGIApp
 
 from bundle.admin_kit import Kit
 from custom.errors import BundleError
+from dashboard.connections import Arrival, Lobby, Seldom
 from dashboard.flare import Flare
 from dashboard.logins import Gate, Logins
 from dashboard.pages import compare, downloads, launch, login, missing, network, session, sessions
@@ -60,8 +61,8 @@ def serve(kit: Kit, cache: Path, address: Address, password: Path, open_browser:
         app,
         host=address.host,
         port=address.port,
-        ssl_certfile=address.certificate,
-        ssl_keyfile=address.key,
+        loop="asyncio",  # `Arrival` can begin TLS in it before anything was read, which uvloop does not allow
+        http=partial(Arrival, Lobby(app.knows, address.tls())),  # type: ignore[arg-type]
         log_level="warning",
         proxy_headers=False,  # else whoever reaches it chooses the address that logins are counted by
         server_header=False,
@@ -69,11 +70,12 @@ def serve(kit: Kit, cache: Path, address: Address, password: Path, open_browser:
         ws_per_message_deflate=False,  # many small messages: it costs more memory and time than it saves
         timeout_graceful_shutdown=3,
     )
+    logging.getLogger("uvicorn.error").addFilter(Seldom())
     with suppress(KeyboardInterrupt):  # Ctrl-C, after which uvicorn has ended in order
         uvicorn.Server(config).run()
 
 
-def create_app(web: Web, address: Address, password: Path, open_browser: bool = False) -> ASGIApp:
+def create_app(web: Web, address: Address, password: Path, open_browser: bool = False) -> Guard:
     """The whole application. NiceGUI keeps its state in its module, so there can be one in a process."""
     logins, gate = Logins(), Gate(read_password(password))
     cookies = Cookies.of(address.port, address.certificate is not None)

@@ -1,8 +1,9 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
 """Stands before everything that is served, websockets included: whose request is let through, with which headers.
 
-What is refused, in this order: a Host that is none of ours (DNS rebinding), a request that another site's page made, a
-body without a length or too long, and whatever has no login, but for the login page and what that needs.
+What is refused, in this order: headers that are too long, a Host that is none of ours (DNS rebinding), a request that
+another site's page made, a body without a length or too long, and whatever has no login, but for the login page and
+what that needs. How long a connection may last without a login, and how many there may be: `dashboard.connections`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bundle.report.wording import human_bytes
+from dashboard.connections import MOST_HEAD, RawHeaders
 from dashboard.logins import Login, Logins
 
 PUBLIC = ("/login", "/logout", "/favicon.ico", "/static/style.css")
@@ -28,6 +31,7 @@ READING = ("GET", "HEAD")
 UPLOADS = "/_nicegui/client/"
 LONGEST_UPLOAD = 2 * 10**9  # bytes
 LONGEST_BODY = 1_100_000  # bytes; socket.io's own limit by polling is 1 MB
+LONGEST_FORM = 32_768  # bytes of what anybody may send, the login form
 USER_DID = '42["event"'  # what a websocket message of a click or a key begins with; others come by themselves
 POLICY_CLOSE = 1008
 BOUNCE = '<!doctype html><meta http-equiv="refresh" content="0"><title>FLARE dashboard</title>'
@@ -84,7 +88,7 @@ class Guard:
         headers = Headers(scope=scope)
         scope["csp_nonce"] = secrets.token_urlsafe(16)
         scope["headers"] = [(name, value) for name, value in scope["headers"] if not name.startswith(b"x-forwarded-")]
-        login = self.logins.find(cookie_parser(headers.get("cookie", "")).get(self.cookies.login, ""))
+        login = self._login(headers)
         refusal = self._refusal(scope, headers, login)
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send, None if refusal else login)
@@ -93,18 +97,30 @@ class Guard:
             self.logins.touch(login)
         await (refusal or self.app)(scope, receive, self._with_headers(scope, send))
 
+    def knows(self, headers: RawHeaders) -> bool:
+        """Do these headers of a request hold a login?"""
+        return self._login(Headers(raw=headers)) is not None
+
+    def _login(self, headers: Headers) -> Login | None:
+        cookie = headers.get("cookie", "")
+        return self.logins.find(cookie_parser(cookie).get(self.cookies.login, "")) if len(cookie) <= MOST_HEAD else None
+
     def _refusal(self, scope: Scope, headers: Headers, login: Login | None) -> Response | None:
+        if _head_bytes(scope, headers) > MOST_HEAD:
+            return _too_much("The headers are too large.", 431)
+        if "transfer-encoding" in headers:  # which no browser sends; what may follow such a body has no bounds
+            return _too_much("A length is needed.", 411)
         if not self._is_ours(headers):
             return PlainTextResponse("This dashboard does not answer to that host name.", 421)
         if self._is_foreign(scope, headers):
             return PlainTextResponse("Refused: another site's page made this request.", 403)
         if scope["type"] == "http" and scope["method"] not in READING:
-            most = LONGEST_UPLOAD if scope["path"].startswith(UPLOADS) else LONGEST_BODY
+            most = _most_bytes(scope["path"])
             length = headers.get("content-length", "")
             if not length.isdecimal():
-                return PlainTextResponse("A length is needed.", 411)
+                return _too_much("A length is needed.", 411)
             if int(length) > most:
-                return PlainTextResponse(f"Too large: the most is {most / 1e6:.0f} MB.", 413)
+                return _too_much(f"Too large: the most is {human_bytes(most)}.", 413)
         if login or (scope["type"] == "http" and scope["path"] in PUBLIC):
             return None
         return _to_login(scope, headers)
@@ -176,6 +192,23 @@ async def _first(message: Awaitable[Message], ended: asyncio.Event) -> Message |
     finally:
         over.cancel()
         incoming.cancel()
+
+
+def _too_much(text: str, status: int) -> Response:
+    """And what else comes on that connection is not read."""
+    return PlainTextResponse(text, status, headers={"Connection": "close"})
+
+
+def _head_bytes(scope: Scope, headers: Headers) -> int:
+    parts = (part for line in headers.raw for part in line)
+    return len(scope["path"]) + len(scope["query_string"]) + sum(map(len, parts))
+
+
+def _most_bytes(path: str) -> int:
+    """Of the body of a request to that path."""
+    if path.startswith(UPLOADS):
+        return LONGEST_UPLOAD
+    return LONGEST_FORM if path in PUBLIC else LONGEST_BODY
 
 
 def _host_name(host: str) -> str:

@@ -74,6 +74,14 @@ class Address:
         given = () if self.host in ANY_ADDRESS else (self.host.lower(),)
         return frozenset((*LOOPBACK_NAMES, *given, *(_certificate_names(self.certificate) if self.certificate else ())))
 
+    def tls(self) -> ssl.SSLContext | None:
+        """With certificate and key, TLS 1.2 or later; None for plain HTTP."""
+        if not (self.certificate and self.key):
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
     def check(self) -> None:
         """Is it safe to listen there, and possible?
 
@@ -126,7 +134,7 @@ def _check_certificate(certificate: Path, key: Path) -> None:
             key=str(certificate),
         )
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        Address("", 0, certificate, key).tls()
     except (OSError, ssl.SSLError) as error:
         problem = f"is not the key of {certificate} ({error.strerror or error})"
         raise BundleError(

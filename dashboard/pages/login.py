@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from html import escape
+from urllib.parse import parse_qsl
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from bundle.report.wording import human_seconds
@@ -74,8 +75,8 @@ def add_routes(app: FastAPI, logins: Logins, gate: Gate, project: str, cookies: 
 
     @app.post("/login")
     async def log_in(request: Request) -> Response:
-        form = await request.form()
-        password, target = str(form.get("password", "")), local_path(str(form.get("next", "/")))
+        form = await _form(request)
+        password, target = form.get("password", ""), local_path(form.get("next", "/"))
         address, device = request.client.host if request.client else "", request.cookies.get(cookies.device, "")
         if wait := gate.wait(address, device):
             problem = f"Too many attempts. Wait {human_seconds(wait + 1)}, then try again; nothing is locked."
@@ -93,3 +94,12 @@ def add_routes(app: FastAPI, logins: Logins, gate: Gate, project: str, cookies: 
         response = RedirectResponse("/login", DONE)
         set_cookie(response, cookies.login, "", 0)
         return response
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """What a browser sends of the form; the guard bounds its length. Empty if the visitor has gone meanwhile."""
+    try:
+        body = await request.body()
+    except ClientDisconnect:
+        return {}
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))

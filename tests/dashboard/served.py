@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -66,6 +67,13 @@ def make_kit(folder: Path, port: int) -> Path:
     admin = {"project_name": "example_project", "host": "localhost", "port": port, "uid_source": "cert", **files}
     (startup / "fed_admin.json").write_text(json.dumps({"format_version": 1, "admin": admin}), encoding="utf-8")
     return folder
+
+
+def unverified() -> ssl.SSLContext:
+    """A client's, which takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 FILES = {"client_cert": "client.crt", "client_key": "client.key", "ca_cert": "rootCA.pem"}

@@ -20,7 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 from dashboard.passwords import write_password
 from dashboard.security import local_path
 from tests.dashboard.hostile import BROKEN_ID, FROM_FILE_ID, FROM_GONE_ID, HTML, JOB_ID, RUNNING_ID, SCRIPT
-from tests.dashboard.served import PASSWORD, Served, write_certificate
+from tests.dashboard.served import PASSWORD, Served, unverified, write_certificate
 
 NEW_PASSWORD = "another horse battery staple"
 LIMIT_S = 600.0  # to fail in place of hanging
@@ -54,7 +54,9 @@ def user(served: Served) -> Iterator[httpx.Client]:
 def websocket(served: Served, client: httpx.Client | None = None, **headers: str) -> ClientConnection:
     cookies = "; ".join(f"{name}={value}" for name, value in client.cookies.items()) if client else ""
     address = served.url.replace("http", "ws") + POLLING.replace("polling", "websocket")
-    return connect(address, additional_headers=headers | ({"Cookie": cookies} if cookies else {}), open_timeout=LIMIT_S)
+    sent = headers | ({"Cookie": cookies} if cookies else {})
+    tls = unverified() if address.startswith("wss") else None
+    return connect(address, additional_headers=sent, open_timeout=LIMIT_S, ssl=tls)
 
 
 def page_when(client: httpx.Client, path: str, ready: Callable[[str], bool]) -> str:
