@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_control_codes_reach_neither_log_nor_report(tmp_path: Path, what: str, c
     config["task_result_filters"] = [{"tasks": ["validate", "get_weights"], "filters": [naming]}]
     path.write_text(json.dumps(config))
     shutil.copy(Path(__file__).with_name("naming.py"), job / "app" / "custom")
-    command = ["python", str(PROGRAM), str(job), "-w", str(tmp_path / "ws"), "-n", "3", "-t", "3"]
+    command = [sys.executable, str(PROGRAM), str(job), "-w", str(tmp_path / "ws"), "-n", "3", "-t", "3"]
     done = run(command, tmp_path / "empty", environment(tmp_path))
     told = bundle("report", str(tmp_path / "ws"), "--html", str(tmp_path / "r.html"), cwd=tmp_path).stdout
     logs = [log.read_text(errors="replace") for log in (tmp_path / "ws" / "server").rglob("log.txt")]
