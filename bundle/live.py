@@ -18,9 +18,11 @@ from bundle.live_lines import (
     personalized_line,
     writers_part,
 )
+from bundle.report.outliers import add_round
 from bundle.report.phases import Phases, rounds_behind
 from bundle.report.reading import received_score
 from bundle.report.wording import human_bytes, human_seconds, left_out_lines
+from custom.checks.outliers import Outliers
 from custom.events import (
     Continued,
     Event,
@@ -71,6 +73,7 @@ class Live:
         self._seconds: list[float] = []
         self._last_score: float | None = None
         self._phases = Phases()
+        self._outliers = Outliers()
         self._open_line = False
 
     def show(self, event: Event) -> None:
@@ -94,6 +97,8 @@ class Live:
                 self.line(personalized_line(event))
             case RoundEnded():
                 self._round(event)
+                for outlier in add_round(self._outliers, event):
+                    self._problem(outlier.sentence)
             case Validated():
                 self._score(weighted_mean(event.sites, event.samples), f"after round {event.round}")
             case SiteError():

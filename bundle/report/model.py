@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bundle.report.writers import Writers
+from custom.checks.outliers import Outlier
 from custom.events import BYTES
 from custom.metrics import NEGATIVES, POSITIVES, is_count, lower_is_better, weighted_mean
 
@@ -88,6 +89,7 @@ class Report:
             `model_name_or_path`.
         status: `completed`, `completed without SITE`, `failed`, `aborted`, `incomplete`, or `not recorded` of a job
             without ProgressLog.
+        outliers: the sites to look at, since their updates stand out.
         errors: what went wrong, the first cause first.
         warnings: what a reader should know all the same.
         models: where each model lies, by what it is.
@@ -112,6 +114,7 @@ class Report:
     best: dict[str, Any] | None = None
     asked_for_embedded: set[str] = field(default_factory=set)
     status: str = "incomplete"
+    outliers: list[Outlier] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     models: dict[str, str] = field(default_factory=dict)
@@ -211,6 +214,7 @@ class Report:
             "personalization": self.writers.to_json() if self.writers else self.personalization,
             "best": self.best,
             "status": self.status,
+            "outliers": [asdict(outlier) | {"sentence": outlier.sentence} for outlier in self.outliers],
             "errors": self.errors,
             "warnings": self.warnings,
         }

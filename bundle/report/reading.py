@@ -16,6 +16,7 @@ from bundle.report.evidence import CROSS_SITE, asked_for_embedded, gap, misread,
 from bundle.report.locate import Run, find_run, unpack
 from bundle.report.model import COUNTS, Metrics, Report, Round, Score, Sites
 from bundle.report.outcome import ENDED_EARLY, judge, warnings, what_went_wrong
+from bundle.report.outliers import broken_together, find_outliers
 from bundle.report.personal import elsewhere, latest
 from bundle.report.phases import Phases, rounds_behind
 from bundle.report.writers import read_writers
@@ -149,7 +150,9 @@ def build(events: Sequence[Event]) -> Report:
     report.personalization = latest(of_kind(events, FineTuned))
     report.writers = read_writers(rounds, of_kind(events, Personalized), report.samples, behind)
     report.errors = what_went_wrong(events)
+    report.outliers = find_outliers(events)
     report.warnings = warnings(events) + list(filter(None, [unread(events, FILE_NAME)]))
+    report.warnings += [*(outlier.sentence for outlier in report.outliers), *broken_together(events)]
     report.status = judge(report, events, rounds)
     return report
 
