@@ -47,7 +47,7 @@ def test_a_round_shows_the_global_model_after_it() -> None:
 def test_the_json_has_the_agreed_keys() -> None:
     content = build(job_events()).to_json()
     keys = {"job", "dataset", "initial", "rounds", "cross_site", "personalization", "best", "status", "errors"}
-    assert content.keys() == keys | {"left_out", "data_notes", "warnings"}
+    assert content.keys() == keys | {"left_out", "data_notes", "outliers", "warnings"}
     assert content["personalization"] is None
     assert content["dataset"]["dataset"] == "CIFAR-10"
     keys = {"round", "seconds", "sites", "aggregate", "upload_bytes", "download_bytes"}
