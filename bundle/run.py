@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from bundle.arguments import components
 from bundle.events import Follower
 from bundle.export import export
 from bundle.in_use import LOCK, held, in_use, users
@@ -23,6 +24,7 @@ from bundle.report.text import to_text
 from bundle.simulator import Simulator
 from custom.data.folders import without_tilde
 from custom.errors import BundleError
+from custom.learning.rules import built
 from custom.progress import FILE_NAME
 
 POLL_S = 0.2
@@ -182,4 +184,20 @@ def check_sites(job: Job, sites: int, threads: int) -> None:
                 expected=f"at least {needed} sites ({key})",
                 got=sites,
                 remedy=f"--set {key}={sites} lets it go on with fewer",
+            )
+    _check_rule(job, sites)
+
+
+def _check_rule(job: Job, sites: int) -> None:
+    """Raises BundleError if the sites are too few for the aggregator's rule, where that is set by its name."""
+    for part in components(job.configs):
+        name = part.arguments.get("rule") if part.aliases().get("aggregator") == "rule" else None
+        rule = built(name) if isinstance(name, str) else None
+        if rule is not None and rule.min_updates > sites:
+            raise BundleError(
+                code="too-few-sites",
+                key=f"-n {sites}",
+                expected=f"at least {rule.min_updates} sites for the aggregator {name}",
+                got=sites,
+                remedy="--set aggregator=weighted_mean takes any number",
             )

@@ -218,3 +218,12 @@ def test_a_failing_site_and_a_fatal_error_are_shown_at_once() -> None:
     assert "! site-2 at train: xxx" in first
     assert first.endswith("... (in full below)")
     assert second.endswith("! too few sites")
+
+
+@pytest.mark.parametrize(("rule", "sites"), [("geometric_median", 2), ("mean_without_outliers", 2), ("multi_krum", 4)])
+def test_too_few_sites_for_a_rule_are_refused_before_flare_starts(rule: str, sites: int, tmp_path: Path) -> None:
+    workspace = tmp_path / "ws"
+    with pytest.raises(BundleError) as error:
+        run("hello-pt", sites, None, workspace, ["dataset=digits", f"aggregator={rule}"])
+    assert error.value.code == "too-few-sites"
+    assert not workspace.exists()
