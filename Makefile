@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := workspace/demo
 AUDIT := $(VENV)/audit
-# Nothing but what the locks name, with the content that they name. --no-build-isolation: what is built here (pyhocon, and
+# Nothing but what the locks name, with the content that they name. --no-deps: tests/test_locks.py holds that nothing is
+# missing, and resolving it anew takes longer than without a lock. --no-build-isolation: what is built here (pyhocon, and
 # the bundle) is built by the setuptools of locks/build.txt, else pip would fetch one that no lock names.
-INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes --no-build-isolation --use-pep517
+INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-build-isolation --use-pep517
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 .DEFAULT_GOAL := help
@@ -91,7 +92,7 @@ bench: setup-dev  ## Benchmarks, about two hours; FLARE_DATA_ROOT must hold CIFA
 	$(BIN)/python -m benchmarks.client_memory --json docs/results/client_memory.json
 	$(BIN)/python -m benchmarks.federated_vs_central --rounds 25 --json docs/results/federated_vs_central.json
 	$(BIN)/python -m benchmarks.personalization --rounds 20 --set train.local_lr=0.01 --json docs/results/personalization.json
-	$(BIN)/python $(INSTALL) --no-deps --upgrade --target workspace/peers -r locks/bench.txt
+	$(BIN)/python $(INSTALL) --upgrade --target workspace/peers -r locks/bench.txt
 	$(BIN)/python -m benchmarks.writers_speed --fedlab workspace/peers --json docs/results/writers_speed.json
 	$(BIN)/python -m benchmarks.writers_rounds --json docs/results/writers_rounds.json
 	$(BIN)/python -m benchmarks.compression --json docs/results/compression.json
