@@ -63,8 +63,7 @@ def make_kit(folder: Path, port: int) -> Path:
     startup.mkdir(parents=True)
     write_certificate(startup, "client")
     (startup / "rootCA.pem").write_bytes((startup / "client.crt").read_bytes())
-    files = {name: str(startup / file) for name, file in FILES.items()}
-    admin = {"project_name": "example_project", "host": "localhost", "port": port, "uid_source": "cert", **files}
+    admin = {"project_name": "example_project", "host": "localhost", "port": port, "uid_source": "cert", **FILES}
     (startup / "fed_admin.json").write_text(json.dumps({"format_version": 1, "admin": admin}), encoding="utf-8")
     return folder
 
