@@ -8,9 +8,8 @@ import pytest
 from bundle.report.claims import doubtful_scores
 from bundle.report.html import to_html
 from bundle.report.model import Report
-from bundle.report.reading import build
 from bundle.report.text import to_text
-from tests.bundle.conftest import job_events
+from tests.bundle.conftest import build, job_events
 
 GLOBAL = "SRV_FL_global_model.pt"
 
