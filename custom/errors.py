@@ -43,9 +43,9 @@ class BundleError(Exception):
         where = " ".join(part for part in (site, "" if round_number is None else f"round {round_number}", key) if part)
         clauses = [problem] if problem else []
         if expected is not None:
-            clauses.append(f"expected {printable(expected)}, got {printable(got)}")
+            clauses.append(f"expected {printable(expected)}, got {printable(got) or repr('')}")
         elif got is not None:
-            clauses.append(f"got {printable(got)}")
+            clauses.append(f"got {printable(got) or repr('')}")
         message = (f"{where}: " if where else "") + ", ".join(clauses)
         super().__init__(printable(message + (f"; {remedy}" if remedy else ""), LONGEST))
         self.code = code
