@@ -19,10 +19,12 @@ def malicious_site(result: dict[str, Any]) -> str:
     for sites, partition in dict.fromkeys((run["sites"], run["partition"]) for run in runs):
         here = [run for run in runs if (run["sites"], run["partition"]) == (sites, partition)]
         parts.append(_attacks(f"{sites} sites, {partition}", here))
+    seeds = len({run["seed"] for run in runs})
+    spreads = ", mean and standard deviation over seeds," if seeds > 1 else ""
     return "\n".join(parts) + (
-        "\nTest accuracy in %, mean and standard deviation over seeds, of LeNet on the embedded digits after "
-        f"{runs[0]['rounds']} rounds. *named*: in how many runs the malicious site was named, of how many; *others*: "
-        "honest sites named, in all runs.\n"
+        f"\nTest accuracy in %{spreads} of LeNet on the embedded digits after {runs[0]['rounds']} rounds; "
+        f"seeds: {seeds}. *named*: in how many runs the malicious site was named, of how many; *others*: honest sites "
+        "named, in all runs.\n"
     )
 
 
@@ -33,7 +35,9 @@ def _attacks(title: str, runs: list[dict[str, Any]]) -> str:
         row = [attack]
         for rule in rules:
             here = [run for run in runs if (run["attack"], run["rule"]) == (attack, rule)]
-            row.append(spread([100 * run["accuracy"] for run in here]) + _triggered(here) if here else "")
+            scores = [100 * run["accuracy"] for run in here]
+            shown = spread(scores) if len(scores) > 1 else "".join(f"{score:.1f}" for score in scores)
+            row.append(shown + _triggered(here))
         named = [run for run in runs if run["attack"] == attack]
         found = sum(run["malicious"] in run["named"] for run in named)
         others = sum(len(set(run["named"]) - {run["malicious"]}) for run in named)
