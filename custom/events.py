@@ -343,7 +343,7 @@ def parse(line: bytes, number: int = 1) -> Event:
         line = line.removeprefix(BOM)
     name = ""
     try:
-        value = printable_all(from_json(line, allow_inf_nan=False), LONGEST_TEXT)
+        value = printable_all(from_json(line), LONGEST_TEXT)
         name = Event.model_validate(value).event
         return KINDS.get(name, Event).model_validate(value)
     except ValidationError as error:

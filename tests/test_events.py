@@ -23,6 +23,7 @@ from bundle.report.text import to_text
 from custom import progress
 from custom.errors import BundleError
 from custom.events import KINDS, NotUnderstood, RoundEnded, SiteRound, of_kind, parse, parse_lines, unread
+from custom.printable import printable
 from tests.bundle.conftest import job_events, write_run
 from tests.bundle.fine_tuned import events as fine_tuned_events
 from tests.bundle.perfedavg import writers_events
@@ -174,11 +175,11 @@ def test_what_a_later_version_adds_is_no_fault() -> None:
 
 
 @pytest.mark.parametrize("text", ["\ud800", "\u2028", "\x00\x1b", "é" * 100, "\n", "\r"])
-def test_any_text_of_a_site_is_written_so_that_it_is_read(tmp_path: Path, text: str) -> None:
+def test_any_text_of_a_site_is_written_so_that_it_is_read_in_printable_letters(tmp_path: Path, text: str) -> None:
     progress.append(tmp_path, "site_error", site="site-1", task="train", reason=text)
     (event,) = read_events(tmp_path / progress.FILE_NAME)
     assert isinstance(event, custom.events.SiteError)
-    assert event.reason == text.replace("\ud800", "?")
+    assert event.reason == printable(text)
 
 
 def test_a_number_that_no_metric_has_is_left_out_of_tables_and_charts(tmp_path: Path) -> None:
