@@ -69,7 +69,7 @@ E = TypeVar("E", bound=Event)
 
 
 class NotUnderstood(Event):
-    """A line that is no event, or one with a value of another type.
+    """A line that is not an event, or one with a value of another type.
 
     Attributes:
         line: counted from 1.

@@ -200,7 +200,7 @@ class Report:
         return sorted(name for name in names if not is_count(name))
 
     def to_json(self) -> dict[str, Any]:
-        """The object of `report --json`; what is no JSON, such as NaN, is null."""
+        """The object of `report --json`; what is not valid JSON, such as NaN, is null."""
         several = len(self.tasks) > 1
         content = {
             "job": self.job,

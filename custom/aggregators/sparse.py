@@ -114,10 +114,8 @@ class SparseAggregator(WeightedAggregator):
         """
         rule = built(self.rule)
         if dxo.get_meta_prop(POSITIONS) is not None and not (rule is None or isinstance(rule, LinearRule)):
-            expected, remedy = (
-                f"a dense update, for {type(rule).__name__}",
-                "the rule geometric_median takes sparse ones",
-            )
+            expected = f"a dense update, for {type(rule).__name__}"
+            remedy = "the rule geometric_median takes sparse ones"
             raise UpdateRejected("kind", origin, expected=expected, got="a sparse one", remedy=remedy)
         model, _ = global_model(origin.site, fl_ctx)
         check_content(dxo, weight, model, origin, allow_partial=True)

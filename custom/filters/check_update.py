@@ -64,9 +64,8 @@ class CheckUpdate(Filter):
         self._lock = threading.Lock()
         self._round: tuple[str, int] = ("", -1)
         self._accepted: dict[str, str | None] = {}  # of this round: the task by site
-        self._drawn: dict[
-            tuple[str, str], tuple[int, int]
-        ] = {}  # by workflow and site: last round with a draw, and how many
+        # By workflow and site: the last round with a draw, and how many were drawn.
+        self._drawn: dict[tuple[str, str], tuple[int, int]] = {}
 
     def check(self) -> None:
         """Looks at the settings.
