@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bundle.forked import start
 from bundle.report.model import Report
 from bundle.simulator import PROGRAM
 
@@ -40,11 +41,11 @@ def simulate(job: Path, workspace: Path, sites: int, threads: int = 0) -> float:
     started = time.monotonic()
     with log.open("wb") as output:
         command += ["-n", str(sites), "-t", str(threads)]
-        code = subprocess.run(command, cwd=empty, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
+        code = start(command, cwd=str(empty), env=environment, output=output.fileno(), session=True).wait()
     seconds = time.monotonic() - started
-    if code.returncode != 0:
+    if code != 0:
         end = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-        raise RuntimeError(f"the simulator ended with code {code.returncode}:\n{end}")
+        raise RuntimeError(f"the simulator ended with code {code}:\n{end}")
     return seconds
 
 

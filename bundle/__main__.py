@@ -11,9 +11,11 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from bundle import missing_packages
+from bundle.forked import fork_server
 from custom.data.folders import without_tilde
 from custom.errors import BundleError
 from custom.progress import write_atomically
@@ -35,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {problem} [package-missing]", file=sys.stderr)
         return BAD_INPUT
     try:
-        return command(options)
+        with fork_server() if command in (_run, _sweep, _resume) else nullcontext():
+            return command(options)
     except BundleError as error:
         print(f"error: {error.coded()}", file=sys.stderr)
     except BrokenPipeError:  # `... | head` has seen enough
@@ -355,4 +358,8 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    with suppress(OSError):
+        sys.stdout.flush()
+        os._exit(exit_code)  # taking PyTorch apart takes half a second
+    sys.exit(exit_code)

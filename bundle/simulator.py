@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ import psutil  # type: ignore[import-untyped]
 
 from bundle import ROOT
 from bundle.exit_code import in_words, killer
+from bundle.forked import start
 from bundle.in_use import MARK, PROGRAM, mark, marked
 
 LOG = "simulator.log"
@@ -45,24 +45,24 @@ class Simulator:
         workspace.mkdir(parents=True, exist_ok=True)
         output = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)  # and through no link
         try:
-            self.process = subprocess.Popen(
-                command,
-                cwd=self._empty.name,
-                env={**LOST, **environment(threads), MARK: mark(workspace)},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+            env = {**LOST, **environment(threads), MARK: mark(workspace)}
+            self.process = start(
+                command, env=env, cwd=self._empty.name, output=output, session=True, refused=self._not_forked
             )
         finally:
             os.close(output)
+
+    def _not_forked(self, reason: str) -> None:
+        self._say(f"FLARE's simulator is not forked: {reason}", "WARNING")
 
     def poll(self) -> int | None:
         """The exit code, or None while it runs. Of a signal that has ended it the log tells then."""
         code = self.process.poll()
         if code is not None and not self._ended:
             self._ended = True
-            if killer(code):
+            if getattr(self.process, "lost", False):
+                self._say("the fork server has ended, and with it FLARE's simulator and all sites: was it killed?")
+            elif killer(code):
                 self._say(f"FLARE's simulator {in_words(code)}")
         return code
 
@@ -81,11 +81,11 @@ class Simulator:
         """Removes the empty folder it ran in."""
         self._empty.cleanup()
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, level: str = "ERROR") -> None:
         with suppress(OSError):  # of a disk that is full, for one
             log = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
             with os.fdopen(log, "w", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 - ERROR - {text}\n")
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 - {level} - {text}\n")
 
 
 def _quietly(action: Callable[[psutil.Process], None], process: psutil.Process) -> None:

@@ -16,8 +16,10 @@ from pathlib import Path
 if sys.path[0] == str(Path(__file__).parent):  # the modules beside this program are no top-level ones
     sys.path.pop(0)
 
+import argparse
 import copy
 import ctypes
+import logging
 import os
 import re
 import runpy
@@ -27,24 +29,31 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
+from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any
 
 from nvflare.apis.event_type import EventType
-from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_constant import FLContextKey, FLMetaKey
 from nvflare.apis.job_def import JobMetaKey
-from nvflare.private.fed.app.simulator import simulator_runner
+from nvflare.fuel.f3.mpm import MainProcessMonitor
+from nvflare.private.fed.app.simulator import simulator, simulator_runner
 from nvflare.private.fed.app.simulator.simulator_runner import SimulatorClientRunner, SimulatorRunner
 
-in_words = runpy.run_path(str(Path(__file__).with_name("exit_code.py")))["in_words"]
+HERE = Path(__file__).parent
+SITE = HERE / "site_process.py"
+in_words = runpy.run_path(str(HERE / "exit_code.py"))["in_words"]
+without_waits = runpy.run_path(str(HERE / "waits.py"))["without_waits"]
+start, is_forked = itemgetter("start", "is_forked")(runpy.run_path(str(HERE / "forked.py")))
 
-SIMULATOR = "nvflare.private.fed.app.simulator.simulator"
+WORKER = ["-m", "nvflare.private.fed.app.simulator.simulator_worker"]
 SEPARATORS = re.compile(
     r" (-m) ([\w.]+) (-o) "
     r"| (--(?:logging_config|client|token|port|parent_pid|simulator_root|root_url|parent_url|task_name"
     r"|decomposer_module|gpu)) "
 )
 MARK = "FLARE_BUNDLE_RUN"  # as in bundle.in_use
+NOT_FORKED = "%s: its process is not forked: %s"
 OURS = {".lock", "simulator.log"}
 LOST_SITES = "bundle_lost_sites"  # property of the server's contexts: by site, why; as in custom.widgets.lost_sites
 PR_SET_PDEATHSIG = 1
@@ -62,7 +71,7 @@ class Losses:
 
     def __init__(self) -> None:
         self.reasons: dict[str, str] = {}
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}  # by site, the one that it has now
+        self.processes: dict[str, Any] = {}  # by site, the one that it has now: as subprocess.Popen
         self.server: Any = None
         self._lock = threading.Lock()
 
@@ -128,6 +137,7 @@ class Losses:
 
 
 losses = Losses()
+logger = logging.getLogger(__name__)
 
 
 def do_one_task(self: SimulatorClientRunner, client: Any, *args: Any, **kwargs: Any) -> Any:
@@ -170,10 +180,10 @@ class SiteTask:
         self.runner._cleanup_process = self.clean_up
 
     @property
-    def process(self) -> subprocess.Popen[bytes] | None:
+    def process(self) -> Any:
         return losses.processes.get(self.client.client_name)
 
-    def clean_up(self, process: subprocess.Popen[bytes] | None) -> None:
+    def clean_up(self, process: Any) -> None:
         """Ends the process, if it has not ended by itself."""
         if process is not None:
             self.exit_code = process.poll()
@@ -199,7 +209,7 @@ class SiteTask:
             except RuntimeError:
                 if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
                     raise
-            time.sleep(0.2)
+            time.sleep(0.02)
 
     def _receive(self, connection: Any) -> Any:
         try:
@@ -223,16 +233,36 @@ def get_next_run_client(self: SimulatorClientRunner, gpu: Any, current: Any = No
         return current
 
 
-def start_process(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+def start_process(command: list[str], *, env: dict[str, str], **options: Any) -> Any:
     """Starts a site's process, and remembers it as that site's."""
-    process = subprocess.Popen(command, **options)
-    losses.processes[command[command.index("--client") + 1]] = process
+    python, *arguments = command
+    site = command[command.index("--client") + 1]
+    if arguments[:2] == WORKER:
+        command = [python, str(SITE), *arguments[2:]]
+    process = start(command, env=env, session=True, refused=partial(logger.warning, NOT_FORKED, site))
+    losses.processes[site] = process
     return process
 
 
 def client_run(self: SimulatorRunner, *args: Any) -> Any:
     losses.server = self.server
+    self.server.check_engine_frequency = 0.05
     return _client_run(self, *args)
+
+
+def run(self: SimulatorRunner) -> int:
+    """As FLARE's, but in this process, which is there for nothing else; and nothing pending is waited for in the end.
+
+    Returns:
+        What a component has recorded, or else what the run came to.
+    """
+
+    def main() -> int:
+        code = self.simulator_run_main()
+        recorded = Path(self.workspace, FLMetaKey.PROCESS_RC_FILE)
+        return int(recorded.read_text()) if recorded.is_file() else code
+
+    return MainProcessMonitor.run(main_func=main, run_dir=self.workspace, shutdown_grace_time=0, cleanup_grace_time=6)
 
 
 def clean_workspace(self: SimulatorRunner) -> None:
@@ -256,7 +286,7 @@ def end_with_parent(parent: int) -> None:
 
 
 def end_with_parents() -> None:
-    """This process and all that it forks: FLARE's server, its manager, the sites' processes."""
+    """This process and all that it forks."""
     end_with_parent(int(os.environ[MARK].partition(" ")[0]))
     known = [os.getpid()]
 
@@ -269,13 +299,25 @@ def end_with_parents() -> None:
 
 SimulatorClientRunner.do_one_task = do_one_task
 SimulatorClientRunner.get_next_run_client = get_next_run_client
+SimulatorRunner.run = run
 SimulatorRunner.client_run = client_run
 SimulatorRunner._cleanup_workspace = clean_workspace
 simulator_runner.shlex = SimpleNamespace(split=split_command)
 simulator_runner.subprocess = SimpleNamespace(Popen=start_process, TimeoutExpired=subprocess.TimeoutExpired)
+without_waits(simulator_runner)
+
+
+def main() -> None:
+    os.umask(0o077)  # FLARE's persistor leaves models readable to all, and ours are not
+    if MARK in os.environ and not is_forked():  # who is forked does so already
+        end_with_parents()
+    parser = argparse.ArgumentParser()
+    simulator.define_simulator_parser(parser)
+    code = simulator.run_simulator(parser.parse_args())
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)  # threads of FLARE's may still wait
+
 
 if __name__ == "__main__":
-    os.umask(0o077)  # FLARE's persistor leaves models readable to all, and ours are not
-    if MARK in os.environ:
-        end_with_parents()
-    runpy.run_module(SIMULATOR, run_name="__main__", alter_sys=True)
+    main()

@@ -1,12 +1,18 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""Which tests may run at the same time under `pytest -n 2`: different files, unless both need the ports of a POC."""
+"""Which tests may run at the same time under `pytest -n 2`: different files, unless both need the ports of a POC.
+
+And the fork server that tests marked e2e start FLARE's processes with.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+from bundle.forked import fork_server
 
 POC = ("tests/dashboard/browser/", "tests/dashboard/test_flare.py", "tests/jobs/test_poc.py")  # ports 8002 and 8003
 
@@ -22,3 +28,16 @@ class ByFile(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
     """Takes the place of xdist's own schedulers."""
     return ByFile(config, log)
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[None]:
+    """One fork server for all FLARE processes of this process's tests."""
+    with fork_server():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _warm_where_flare_starts(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("e2e"):
+        request.getfixturevalue("warm")

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from bundle.forked import SOCKET
 from bundle.in_use import MARK, users
 from tests.fault.ended_early import wait_for_rounds
 from tests.fault.sites import until
@@ -33,11 +34,16 @@ KILLED = "its process was killed by signal 9"
 class Started:
     """`bundle run` in `folder`/ws."""
 
-    def __init__(self, folder: Path, *options: str, job: str = "hello-pt", workspace: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, *options: str, job: str = "hello-pt", workspace: Path | None = None, forks: str = "on"
+    ) -> None:
         self.workspace, self.folder = workspace or folder / "ws", folder
         self.output = folder / f"output-{time.monotonic_ns()}"
         command = [sys.executable, "-m", "bundle", "run", job, "-w", str(self.workspace), *DIGITS, *options]
         env = {**environment(folder), "PYTHONPATH": str(ROOT)}
+        env.pop(SOCKET, None)  # its own fork server
+        if forks == "off":
+            env[SOCKET] = forks
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 command, cwd=folder, env=env, stdout=output, stderr=output, start_new_session=True
@@ -135,28 +141,42 @@ def test_with_fewer_threads_than_sites_only_a_process_that_is_killed_is_a_loss(t
     assert [event["site"] for event in run.events() if event["event"] == "site_error"] == ["site-2"]
 
 
-@pytest.mark.parametrize("number", range(5))
-def test_each_process_is_killed_in_turn(tmp_path: Path, number: int) -> None:
-    """FLARE's program, its manager, its server's process, and two sites, without one of which the job cannot go on."""
-    with started(tmp_path, "--set", "num_rounds=3") as run:
+@pytest.mark.parametrize("forks", ["on", "off"])
+@pytest.mark.parametrize("number", range(3))
+def test_each_process_is_killed_in_turn(tmp_path: Path, number: int, forks: str) -> None:
+    """FLARE's program, which is the server, and two sites, without one of which the job cannot go on."""
+    with started(tmp_path, "--set", "num_rounds=3", forks=forks) as run:
         wait_for_rounds(run.workspace / PROGRESS, 1, START_S)
         processes = run.processes()
-        assert len(processes) == 5, [one.cmdline() for one in processes]
-        victim = processes[number]
-        helper = victim.ppid() == processes[0].pid and not victim.children()  # which is only asked in the end
-        victim.kill()
-        assert run.end(START_S if helper else LIMIT_S) == (0 if helper else 1), run.told()
+        assert len(processes) == 3, [one.cmdline() for one in processes]
+        processes[number].kill()
+        assert run.end(LIMIT_S) == 1, run.told()
     report = run.report()
-    assert report["status"] == ("completed" if helper else "incomplete"), report["errors"]
-    assert helper or "killed by signal 9" in report["errors"][0]
-    assert helper or "killed by signal 9" in " ".join(run.told().split())
+    assert report["status"] == "incomplete", report["errors"]
+    assert "killed by signal 9" in report["errors"][0]
+    assert "killed by signal 9" in " ".join(run.told().split())
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_the_fork_server_is_killed_and_the_run_goes_on_later(tmp_path: Path, end: signal.Signals) -> None:
+    with started(tmp_path, "--set", "num_rounds=3") as run:
+        wait_for_rounds(run.workspace / PROGRESS, 1, START_S)
+        (server,) = psutil.Process(run.process.pid).children()
+        assert "fork_server.py" in " ".join(server.cmdline())
+        server.send_signal(end)
+        assert run.end(20) == 1, run.told()
+    report = run.report()
+    assert report["status"] == "incomplete"
+    assert "the fork server has ended" in report["errors"][0]
+    rest = bundle("resume", "-w", str(run.workspace), "-o", str(tmp_path / "rest"), cwd=tmp_path)
+    assert rest.returncode == 0, rest.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_no_process_outlives_bundle_run(tmp_path: Path, number: signal.Signals) -> None:
     with started(tmp_path) as run:
         wait_for_rounds(run.workspace / PROGRESS, 1, START_S)
-        assert len(run.processes()) == 5
+        assert len(run.processes()) == 3
         run.process.send_signal(number)
         run.process.wait(20)
         until(lambda: not run.processes(), "processes are left", 10)

@@ -7,9 +7,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from bundle.forked import start
 from bundle.simulator import PROGRAM
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,18 +32,17 @@ def environment(data_root: Path | str, **more: str) -> dict[str, str]:
 
 
 def run(command: list[str], cwd: Path, env: dict[str, str], limit_s: float = 1200) -> subprocess.CompletedProcess[str]:
-    """Runs to the end; output and errors together in `stdout`."""
+    """Runs to the end, a Python forked from the tests' fork server; output and errors together in `stdout`."""
     cwd.mkdir(parents=True, exist_ok=True)
-    return subprocess.run(
-        command,
-        cwd=cwd,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=limit_s,
-        check=False,
-    )
+    with tempfile.TemporaryFile("w+") as output:
+        process = start(command, cwd=str(cwd), env=env, output=output.fileno())
+        try:
+            code = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        output.seek(0)
+        return subprocess.CompletedProcess(command, code, output.read())
 
 
 def bundle(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,377 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""A process that has imported what FLARE's processes need, and forks one on request: `python ARGUMENTS`, but warm.
+
+    python fork_server.py LISTENER ROOM
+
+Each connection to the socket is one process, from its start to its end. Who connects sends
+
+    {"arguments": [...], "env": {...}, "cwd": "...", "session": bool}    and three files: standard input, output, error
+
+and is answered `{"pid": 123}` and, when it has ended, `{"code": 0}`; or `{"refused": "why"}`, and starts it as usual.
+Between them it may send `{"signal": 15}`. A process ends with the connection that it was asked for on, and all end with
+this one, which ends when its standard input does. Nothing is computed here: no thread, no CUDA context and no random
+number exists before a fork, or it is refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if sys.path[0] == str(Path(__file__).parent):  # the modules beside this program are no top-level ones
+    sys.path.pop(0)
+
+import atexit
+import ctypes
+import gc
+import importlib
+import importlib.machinery
+import json
+import os
+import random
+import runpy
+import selectors
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+PRELOADED = (
+    "numpy.ma",
+    "torch",
+    "torch._dynamo",  # imported by the first optimiser
+    "torch.utils.tensorboard",
+    "pydantic",
+    "aiohttp.web",
+    "threadpoolctl",
+    "nvflare.private.fed.app.simulator.simulator_runner",
+    "nvflare.private.fed.app.simulator.simulator_worker",
+    "nvflare.app_common.executors.client_api_executor",
+    "nvflare.app_common.workflows.scatter_and_gather",
+    "nvflare.app_opt.pt.ditto",
+    "nvflare.app_opt.pt.file_model_locator",
+    "nvflare.app_opt.pt.file_model_persistor",
+    "nvflare.app_opt.tracking.tb.tb_receiver",
+    "nvflare.app_opt.tracking.tb.tb_event_writer",
+    "nvflare.fuel.f3.drivers.grpc.streamer_pb2_grpc",
+)
+# Read only once, by Python or by a library while it is imported: a process with another value is not ours to fork.
+READ_ONCE = (
+    *("PYTHON", "LD_", "MALLOC_", "GLIBC_", "LANG", "LC_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ATEN_"),
+    *("ONEDNN_", "DNNL_", "TORCH", "PYTORCH_", "NPY_", "PROTOCOL_BUFFERS_", "GRPC_"),
+)
+SET_HERE = {"PYTHONPATH", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
+ROOM = "FLARE_BUNDLE_ROOM"  # of the environment; see `show_as`
+PARENT = "FLARE_BUNDLE_FORKED_BY"  # the process id of this one, in the environment of what it forks
+PR_SET_PDEATHSIG = 1
+LENGTH = struct.Struct("!I")
+
+
+class Connection:
+    """Who has asked for a process, and that process."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.pid = 0
+        self.session = False
+
+    def request(self) -> tuple[dict[str, Any], list[int]]:
+        """What is asked for, and the three files. Raises OSError, ValueError."""
+        self.sock.settimeout(10)
+        head, files, _, _ = socket.recv_fds(self.sock, LENGTH.size, 3)
+        try:
+            body = b""
+            (length,) = LENGTH.unpack(head)
+            while len(body) < length and (part := self.sock.recv(length - len(body))):
+                body += part
+            if len(files) != 3:
+                raise ValueError("three files are needed")
+            return json.loads(body), files
+        except (OSError, ValueError, struct.error):
+            close(files)
+            raise
+
+    def tell(self, **message: Any) -> None:
+        with suppress(OSError):
+            self.sock.sendall(json.dumps(message).encode() + b"\n")
+
+    def listen(self) -> bool:
+        """Passes a signal on. False if nobody is there any more: then the process ends."""
+        with suppress(OSError, ValueError):
+            if line := self.sock.recv(100):
+                send(os.kill, self.pid, json.loads(line)["signal"])
+                return True
+        if self.session:
+            send(os.killpg, self.pid, signal.SIGKILL)
+        send(os.kill, self.pid, signal.SIGKILL)  # which may not lead its session yet
+        return False
+
+
+def send(way: Callable[[int, int], None], pid: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        way(pid, number)
+
+
+class ForkServer:
+    """The loop.
+
+    Args:
+        listener: a socket that listens.
+        environment: that the imports found.
+    """
+
+    def __init__(self, listener: socket.socket, environment: dict[str, str]) -> None:
+        self.listener = listener
+        self.pid = os.getpid()
+        self.environment = environment
+        self.path = list(sys.path)  # Python's own, with what its .pth files add: it was started without PYTHONPATH
+        self.connections: set[Connection] = set()
+        self.selector = selectors.DefaultSelector()
+        self.random = random_states()
+
+    def run(self) -> dict[str, Any] | None:
+        """Serves until standard input ends.
+
+        Returns:
+            In a process that was forked what it is to be; None in the fork server, at its end.
+        """
+        wake, woken = socket.socketpair()
+        woken.setblocking(False)
+        signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        self.selector.register(sys.stdin.fileno(), selectors.EVENT_READ, "owner")
+        self.selector.register(self.listener, selectors.EVENT_READ, "new")
+        self.selector.register(wake, selectors.EVENT_READ, wake)
+        while True:
+            for key, _ in self.selector.select():
+                if key.data == "owner" and not os.read(0, 1):
+                    return None
+                if key.data is wake:
+                    wake.recv(100)
+                    self.reap()
+                elif key.data == "new":
+                    connection = Connection(self.listener.accept()[0])
+                    if become := self.start(connection):
+                        return self.forked(become, connection, wake, woken)
+                elif isinstance(key.data, Connection) and not key.data.listen():
+                    self.selector.unregister(key.data.sock)  # the process is reaped later
+
+    def start(self, connection: Connection) -> dict[str, Any] | None:
+        """Forks; what to become in the child, None here."""
+        try:
+            request, files = connection.request()
+        except (OSError, ValueError, struct.error):
+            connection.sock.close()
+            return None
+        refused = self.refused(request)
+        pid = -1 if refused else os.fork()
+        if pid == 0:
+            return request | {"files": files}
+        close(files)
+        if refused:
+            connection.tell(refused=refused)
+            connection.sock.close()
+            return None
+        connection.pid, connection.session = pid, request["session"]
+        self.connections.add(connection)
+        self.selector.register(connection.sock, selectors.EVENT_READ, connection)
+        connection.tell(pid=pid)
+        return None
+
+    def refused(self, request: dict[str, Any]) -> str:
+        """Why the process is not to be forked from this one; empty if it may be."""
+        env = request["env"]
+        for name in sorted({*env, *self.environment}):
+            known = self.environment.get(name), os.environ.get(name)  # an import may set it
+            if name.startswith(READ_ONCE) and name not in SET_HERE and env.get(name) not in known:
+                return f"{name} has another value"
+        if (found := len(os.listdir("/proc/self/task"))) > 1:
+            return f"there are {found} threads"
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            return "CUDA is initialised"
+        if random_states() != self.random:
+            return "random numbers were drawn"
+        ahead = [part for part in env.get("PYTHONPATH", "").split(os.pathsep) if part]
+        for name in sorted({name.partition(".")[0] for name in PRELOADED}):
+            spec = importlib.machinery.PathFinder.find_spec(name, [*ahead, *self.path])
+            here = sys.modules.get(name)
+            if here is not None and (spec is None or spec.origin != here.__file__):
+                return f"there is another {name} on the path"
+        return ""
+
+    def forked(self, become: dict[str, Any], connection: Connection, *sockets: socket.socket) -> dict[str, Any]:
+        """In the child: leaves all that is the server's."""
+        signal.set_wakeup_fd(-1)
+        self.selector.close()
+        for one in (self.listener, connection.sock, *sockets, *(other.sock for other in self.connections)):
+            one.close()
+        imported = {name: value for name, value in os.environ.items() if name not in self.environment}
+        return become | {"path": self.path, "parent": self.pid, "env": imported | become["env"]}
+
+    def reap(self) -> None:
+        """Tells of the processes that have ended."""
+        with suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    return
+                for connection in [one for one in self.connections if one.pid == pid]:
+                    self.connections.remove(connection)
+                    with suppress(KeyError, ValueError):
+                        self.selector.unregister(connection.sock)
+                    connection.tell(code=os.waitstatus_to_exitcode(status))
+                    connection.sock.close()
+
+
+def random_states() -> list[Any]:
+    """Of Python's, NumPy's and PyTorch's own generators."""
+    states: list[Any] = [random.getstate()]
+    if numpy := sys.modules.get("numpy"):
+        states += [part.tobytes() if hasattr(part, "tobytes") else part for part in numpy.random.get_state()]
+    if torch := sys.modules.get("torch"):
+        states.append(torch.get_rng_state().numpy().tobytes())
+    return states
+
+
+def close(files: list[int]) -> None:
+    for file in files:
+        os.close(file)
+
+
+def become(process: dict[str, Any]) -> None:
+    """Turns this process, just forked, into the one that was asked for, and runs it to its end."""
+    arguments, env, files = process["arguments"], process["env"], process["files"]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    if process["session"]:
+        os.setsid()
+    end_with(process["parent"])
+    for target, file in enumerate(files):
+        os.dup2(file, target)
+    close(files)
+    sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
+    os.chdir(process["cwd"])
+    show_as([sys.executable, *arguments], env)
+    os.environ.clear()
+    os.environ.update(env)
+    os.environ[PARENT] = str(process["parent"])
+    time.tzset()
+    share_cores(env)
+    draw_again()
+    ahead = [part for part in env.get("PYTHONPATH", "").split(os.pathsep) if part]
+    module = arguments[0] == "-m"
+    sys.path[:] = [os.getcwd() if module else str(Path(arguments[0]).parent), *ahead, *process["path"]]
+    sys.argv = arguments[1:] if module else arguments
+    sys.path_importer_cache.clear()
+    importlib.invalidate_caches()
+    if module:
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+def draw_again() -> None:
+    """What was drawn once while modules were imported, and must differ between processes."""
+    random.seed()
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed()
+    if torch := sys.modules.get("torch"):
+        torch.default_generator.seed()
+    streams: Any = sys.modules.get("nvflare.fuel.f3.streaming.stream_utils")
+    if streams:  # where the numbers of streams begin
+        streams.sid_base = int(time.time() * streams.MILLION) + random.randint(0, streams.MILLION)
+
+
+def end_with(parent: int) -> None:
+    """From now on the end of the fork server is this process's own, and its own that of all that it forks."""
+    known = parent
+
+    def follow() -> None:
+        nonlocal known
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != known:  # which has ended already
+            os._exit(1)
+        known = os.getpid()
+
+    follow()
+    os.register_at_fork(after_in_child=follow)
+
+
+def share_cores(env: dict[str, str]) -> None:
+    """The numbers of threads, which the libraries have read before; as they read them, OpenBLAS has OpenMP's too."""
+    from threadpoolctl import threadpool_limits
+
+    cores = str(len(os.sched_getaffinity(0)))
+    openmp = env.get("OMP_NUM_THREADS") or cores
+    limits = {"openmp": openmp, "mkl": env.get("MKL_NUM_THREADS") or openmp}
+    limits["openblas"] = env.get("OPENBLAS_NUM_THREADS") or openmp
+    threadpool_limits({name: int(number) for name, number in limits.items() if number.isdigit()})
+    if openmp.isdigit() and (torch := sys.modules.get("torch")):
+        torch.set_num_threads(int(openmp))
+
+
+def show_as(command: list[str], env: dict[str, str]) -> None:
+    """Shows a command and an environment to `ps` and all who look in /proc, which show those of the program's start.
+
+    The kernel reads both in the memory of the process, where its start has put them, and where ROOM has made room.
+    """
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    places = [
+        int(field) for field in fields[45:49]
+    ]  # arg_start, arg_end, env_start, env_end: fields 48 to 51 of proc(5)
+    texts = (command, [f"{name}={value}" for name, value in env.items()])
+    for start, end, parts in zip(places[::2], places[1::2], texts, strict=True):
+        block = b"".join(os.fsencode(part) + b"\0" for part in parts)
+        size = end - start
+        block = block[: size - 2] if len(block) >= size else block
+        ctypes.memmove(start, block + b" " * (size - len(block) - 1) + b"\0", size)
+
+
+def preload() -> None:
+    """What is not installed is not missed here, but by who needs it."""
+    for name in PRELOADED:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def main() -> dict[str, Any] | None:
+    """As `ForkServer.run`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who were forked, and for the owner
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    show_as([sys.executable, *sys.argv[:2]], {name: value for name, value in os.environ.items() if name != ROOM})
+    os.environ.pop(ROOM)
+    environment = dict(os.environ)
+    preload()
+    return ForkServer(listener, environment).run()
+
+
+def leave(code: int) -> NoReturn:
+    """As at the end of a program, but for the last step: what was imported before the fork is not taken apart."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    process = main()
+    try:
+        if process is not None:
+            become(process)
+    except SystemExit as error:
+        if error.code is not None and not isinstance(error.code, int):
+            print(error.code, file=sys.stderr)
+        leave(error.code if isinstance(error.code, int) else int(error.code is not None))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        leave(1)
+    leave(0)

@@ -1,0 +1,341 @@
+# Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
+"""A forked process is what the same command gives without the fork server; nothing of it is left, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from bundle.fork_server import PRELOADED, ForkServer
+from bundle.forked import SOCKET, ForkedProcess, fork_server, start
+from tests.fault.sites import until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+
+PROBE = """
+    import os, random, signal, sys, json
+    import numpy, torch
+    from threadpoolctl import threadpool_info
+    numpy.ones((300, 300)) @ numpy.ones((300, 300))
+    torch.ones(300, 300) @ torch.ones(300, 300)
+    with open(sys.argv[1], "w") as file:
+        json.dump({
+            "argv": sys.argv, "cwd": os.getcwd(), "path": sys.path, "name": __name__, "file": __file__,
+            "environ": {name: os.environ.get(name) for name in os.environ["NAMES"].split()},
+            "leads": os.getsid(0) == os.getpid(), "umask": os.umask(0),
+            "handlers": [str(signal.getsignal(number)) for number in (2, 15, 17)],
+            "threads": [torch.get_num_threads(), torch.get_num_interop_threads()],
+            "pools": sorted((one["internal_api"], one["num_threads"]) for one in threadpool_info()),
+            "cuda": torch.cuda.is_initialized(),
+            "ours": [name for name in sys.modules if name.partition(".")[0] in ("custom", "controllers", "bundle")],
+            "drawn": [random.random(), numpy.random.random(), os.urandom(4).hex(), torch.initial_seed()],
+        }, file)
+    print("to standard output")
+    print("to standard error", file=sys.stderr)
+    sys.exit(3)
+"""
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[psutil.Process]:
+    """The fork server's process; what is started meanwhile is forked from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(SOCKET, raising=False)
+        with fork_server():
+            yield psutil.Process().children()[-1]
+
+
+def program(folder: Path, code: str) -> Path:
+    path = folder / "program.py"
+    path.write_text(textwrap.dedent(code))
+    return path
+
+
+def not_refused(reason: str) -> None:
+    raise AssertionError(reason)
+
+
+def forked(arguments: list[str], **options: Any) -> ForkedProcess:
+    env = options.pop("env", {**os.environ, "OMP_NUM_THREADS": "1"})
+    process = start([sys.executable, *arguments], env=env, session=True, refused=not_refused, **options)
+    assert isinstance(process, ForkedProcess)
+    return process
+
+
+def test_all_is_as_without_the_fork_server(tmp_path: Path, forks: psutil.Process, monkeypatch: Any) -> None:
+    """As a file and as a module, with the folder, the environment and the path that are asked for."""
+    path = program(tmp_path, PROBE)
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    (extra / "somewhere.py").write_text(path.read_text())
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(extra),
+        "OMP_NUM_THREADS": "2",
+        "OPENBLAS_NUM_THREADS": "1",
+        "TZ": "Asia/Tokyo",
+    }
+    env["NAMES"] = " ".join(env)
+    seen, socket = [], os.environ[SOCKET]
+    for arguments in ([str(path)], ["-m", "somewhere"]):
+        for server in (socket, "off"):
+            monkeypatch.setenv(SOCKET, server)
+            out, log = tmp_path / f"{len(seen)}.json", tmp_path / "log"
+            with log.open("wb") as output:
+                options = {"env": env, "cwd": str(extra), "output": output.fileno(), "session": True}
+                process = start([sys.executable, *arguments, str(out)], refused=not_refused, **options)
+                assert isinstance(process, subprocess.Popen if server == "off" else ForkedProcess)
+                assert process.wait(60) == 3
+            facts = json.loads(out.read_text()) | {"log": log.read_text()}
+            assert facts["argv"].pop() == str(out)
+            seen.append((facts.pop("drawn"), facts))
+    for (mine, fork), (others, cold) in (seen[:2], seen[2:]):
+        assert fork == cold
+        assert set(mine).isdisjoint(others)
+    assert set(seen[0][0]).isdisjoint(seen[2][0])
+    assert seen[0][1]["pools"] == [["openblas", 1], ["openmp", 2]]
+
+
+def test_forks_share_nothing_that_one_of_them_changes(tmp_path: Path, forks: psutil.Process) -> None:
+    change = """
+        import locale, os, sys, warnings, torch, numpy
+        before = [torch.get_num_threads(), len(warnings.filters), os.environ.get("A"), "job" in sys.modules,
+                  torch.get_default_dtype() == torch.float32]
+        torch.set_num_threads(7); warnings.simplefilter("error"); os.environ["A"] = "B"; sys.modules["job"] = sys
+        torch.set_default_dtype(torch.float64); torch.manual_seed(3); numpy.random.seed(3)
+        print(before, torch.initial_seed())
+    """
+    path, log = program(tmp_path, change), tmp_path / "log"
+    for _ in range(2):
+        with log.open("ab") as output:
+            assert forked([str(path)], output=output.fileno()).wait(60) == 0
+    first, second = log.read_text().splitlines()
+    assert first == second == f"[1, {first.split(', ')[1]}, None, False, True] 3"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("", 0),
+        ("import sys; sys.exit('no')", 1),
+        ("import sys; sys.exit(7)", 7),
+        ("raise OSError('no')", 1),
+        ("import os; os.kill(os.getpid(), 9)", -9),
+        ("import os; os._exit(4)", 4),
+    ],
+)
+def test_exit_codes(tmp_path: Path, forks: psutil.Process, code: str, expected: int) -> None:
+    with (tmp_path / "log").open("wb") as output:
+        assert forked([str(program(tmp_path, code))], output=output.fileno()).wait(60) == expected
+    told = (tmp_path / "log").read_text()
+    assert ("OSError: no" in told) == ("OSError" in code)
+    assert "fork_server" not in told.replace(str(Path(__file__)), "") or "OSError" in code
+
+
+def test_signals(tmp_path: Path, forks: psutil.Process) -> None:
+    path = program(tmp_path, "import time; time.sleep(600)")
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process = forked([str(path)])
+        assert process.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.01)
+        process.send_signal(number)
+        assert process.wait(10) == -number
+        assert process.poll() == -number
+        process.kill()  # which is over
+
+
+def test_it_shows_as_what_it_is(tmp_path: Path, forks: psutil.Process) -> None:
+    """To `ps`, to those who end a run, and to `bundle resume`, which asks who works in a folder."""
+    process = forked(
+        [str(program(tmp_path, "import time; time.sleep(600)")), "--client", "site-1"], env={**os.environ, "A": "B C"}
+    )
+    shown = psutil.Process(process.pid)
+    until(lambda: shown.environ().get("A") == "B C", "it is not shown", 10)
+    assert shown.cmdline()[1:4] == [str(tmp_path / "program.py"), "--client", "site-1"]
+    assert "0000" not in "".join(psutil.Process(forks.pid).cmdline())
+    process.kill()
+    process.wait(10)
+
+
+def test_it_ends_with_who_asked_for_it(tmp_path: Path, forks: psutil.Process) -> None:
+    """Killed, so that it says nothing; a child of the process ends, too."""
+    sleeper = program(tmp_path, "import os, time; os.fork(); time.sleep(600)")
+    asking = f"""
+        import os, sys, time
+        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+        from bundle.forked import start
+        process = start([sys.executable, {str(sleeper)!r}], env=dict(os.environ), session=True)
+        print(process.pid, flush=True)
+        time.sleep(600)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(asking)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as asked:
+        assert asked.stdout is not None
+        process = psutil.Process(int(asked.stdout.readline()))
+        until(lambda: process.children() != [], "no child", 10)
+        family = [process, *process.children()]
+        asked.kill()
+    until(lambda: not any(one.is_running() and one.status() != "zombie" for one in family), "it is left", 10)
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("victim", ["owner", "server"])
+def test_all_end_with_the_fork_server_and_that_with_its_owner(tmp_path: Path, victim: str, end: signal.Signals) -> None:
+    sleeper = program(tmp_path, "import time; time.sleep(600)")
+    owning = f"""
+        import os, sys, psutil
+        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+        from bundle.forked import SOCKET, fork_server, start
+        with fork_server():
+            process = start([sys.executable, {str(sleeper)!r}], env=dict(os.environ), session=True)
+            print(psutil.Process().children()[0].pid, process.pid, os.environ[SOCKET], flush=True)
+            print(process.wait(), flush=True)
+    """
+    env = {name: value for name, value in os.environ.items() if name != SOCKET}
+    command = [sys.executable, "-c", textwrap.dedent(owning)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as owner:
+        assert owner.stdout is not None
+        server, process, socket = owner.stdout.readline().split()
+        both = [psutil.Process(int(server)), psutil.Process(int(process))]
+        (owner if victim == "owner" else both[0]).send_signal(end)
+        rest = owner.stdout.read()
+    assert rest == ("" if victim == "owner" else "-9\n")
+    until(lambda: not any(one.is_running() and one.status() != "zombie" for one in both), "one is left", 10)
+    assert victim == "owner" or not Path(socket).parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("OMP_SCHEDULE", "OMP_SCHEDULE"), ("LC_ALL", "LC_ALL"), ("PYTHONHASHSEED", "PYTHONHASHSEED")]
+)
+def test_what_is_read_only_once_is_started_as_usual(
+    tmp_path: Path, forks: psutil.Process, name: str, reason: str
+) -> None:
+    reasons: list[str] = []
+    command = [sys.executable, str(program(tmp_path, f"import os; assert os.environ[{name!r}] == '77'"))]
+    process = start(command, env={**os.environ, name: "77"}, refused=reasons.append)
+    assert isinstance(process, subprocess.Popen)
+    assert process.wait(60) == 0
+    assert reasons == [f"{name} has another value"]
+
+
+def test_another_copy_of_a_library_on_the_path_is_the_one_that_runs(tmp_path: Path, forks: psutil.Process) -> None:
+    (tmp_path / "torch.py").write_text("mine = True")
+    command = [sys.executable, str(program(tmp_path / ".", "import torch; assert torch.mine"))]
+    reasons: list[str] = []
+    process = start(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, refused=reasons.append)
+    assert process.wait(60) == 0
+    assert reasons == ["there is another torch on the path"]
+
+
+def test_threads_random_numbers_and_cuda_before_a_fork_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of the tests, which has all three; one is made to vanish after the other."""
+    server = ForkServer(None, dict(os.environ))  # type: ignore[arg-type]
+    asked = {"env": dict(os.environ)}
+    monkeypatch.setattr(os, "listdir", lambda path: ["1", "2"])
+    assert server.refused(asked) == "there are 2 threads"
+    monkeypatch.setattr(os, "listdir", lambda path: ["1"])
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert server.refused(asked) == "CUDA is initialised"
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    random.random()
+    assert server.refused(asked) == "random numbers were drawn"
+
+
+DRAWN = {  # while PRELOADED is imported, each for nothing that must differ between processes, or drawn again
+    "random.py",  # Python's own, seeded: drawn again
+    "multiprocessing/process.py",  # the key of its own connections; theirs are of one user
+    "uuid.py",
+    "sympy/core/random.py",
+    "sympy/core/symbol.py",
+    "torch/distributed/_composable/contract.py",  # names of attributes
+    "aiohttp/_websocket/writer.py",  # masks of websockets, of which there are none
+    "nvflare/fuel/f3/streaming/stream_utils.py",  # drawn again
+}
+
+
+def test_nothing_else_is_drawn_while_modules_are_imported(tmp_path: Path) -> None:
+    """Two processes of one site whose streams had the same numbers waited for each other for ever."""
+    code = f"""
+        import importlib, os, random, sys, traceback
+        found = set()
+        def noted(owner, name):
+            old = getattr(owner, name)
+            def draw(*args, **kwargs):
+                files = [frame.filename for frame in traceback.extract_stack()[:-1]]
+                found.add(next(file for file in reversed(files) if not file.startswith("<frozen")))
+                return old(*args, **kwargs)
+            setattr(owner, name, draw)
+        for name in ("random", "randint", "randrange", "choice", "choices", "getrandbits", "uniform", "sample"):
+            noted(random, name)
+        noted(os, "urandom")
+        class Random(random.Random):
+            def __init__(self, *args):
+                found.add(traceback.extract_stack()[-2].filename)
+                super().__init__(*args)
+        random.Random = Random
+        for name in {list(PRELOADED)!r}:
+            importlib.import_module(name)
+        for file in sorted(found):
+            print(file)
+    """
+    path = program(tmp_path, code)
+    found = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=True).stdout.splitlines()
+    unknown = [file for file in found if not file.endswith(tuple(DRAWN)) and "tempfile" not in file]
+    assert unknown == []
+    assert any(file.endswith("stream_utils.py") for file in found)
+
+
+def test_the_fork_server_does_not_grow(tmp_path: Path, forks: psutil.Process) -> None:
+    path = program(tmp_path, "")
+    sizes = []
+    for _ in range(2):
+        for _ in range(25):
+            assert forked([str(path)]).wait(60) == 0
+        sizes.append((forks.memory_full_info().uss, forks.num_fds(), len(forks.children())))
+    (first, *others), (second, *same) = sizes
+    assert second - first < 2**20
+    assert others == same
+    assert same[-1] == 0
+
+
+def test_switched_off_and_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, str(program(tmp_path, ""))]
+    reasons: list[str] = []
+    monkeypatch.setenv(SOCKET, "off")
+    with fork_server():
+        assert os.environ[SOCKET] == "off"
+        process = start(command, env=dict(os.environ), refused=reasons.append)
+        assert isinstance(process, subprocess.Popen)
+        assert process.wait(60) == 0
+    assert reasons == []
+    monkeypatch.setenv(SOCKET, str(tmp_path / "nothing"))
+    process = start(command, env=dict(os.environ), refused=reasons.append)
+    assert process.wait(60) == 0
+    assert reasons == ["cannot be asked: No such file or directory"]
+
+
+def test_a_folder_for_temporary_files_with_a_long_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket's path has at most 107 bytes."""
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    monkeypatch.delenv(SOCKET, raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    started = time.monotonic()
+    with fork_server():
+        assert SOCKET not in os.environ
+    assert time.monotonic() - started < 60
+    assert list(folder.iterdir()) == []
