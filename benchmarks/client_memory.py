@@ -28,9 +28,9 @@ def peaks_of(job: Path, workspace: Path, sites: int) -> dict[str, float]:
     """Runs an exported job; megabytes at the peak of each site's process."""
     with Peaks(workspace) as peaks:
         simulate(job, workspace, sites=sites)
-    if not peaks.sites:
-        sys.exit("no client process was seen; has FLARE renamed simulator_worker?")
-    return peaks.sites
+    if not peaks.highest:
+        sys.exit("no client process was seen; has it another name?")
+    return peaks.highest
 
 
 def main() -> None:

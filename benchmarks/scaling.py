@@ -3,9 +3,10 @@
 
     python -m benchmarks.scaling [--rounds 4] [--json FILE]
 
-Wall time is that of the median round after the first; memory is the kernel's peak (VmHWM) of the process that is server
-and simulator, and of the largest process of a site; bytes are arrays as sent, by all sites together. With fewer threads
-than sites, every task of a site is a new process, which takes seconds: that is the simulator's way, not a deployment's.
+Wall time is that of the median round after the first; memory is the peak of the process that is server and simulator,
+of the largest process of a site, and of all together, where what several share counts once; bytes are arrays as sent,
+by all sites together. With fewer threads than sites, every task of a site is a new process: the simulator's way, and
+no deployment's.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.peaks import Peaks
 from benchmarks.simulate import export, simulate
+from bundle.forked import fork_server
 from bundle.report.reading import read_report
 
 WIDE = Path(__file__).with_name("wide.py")
@@ -35,6 +37,8 @@ CASES: list[tuple[int | None, int, int]] = [
     (None, 8, 2),
     (18, 8, 2),
     (None, 24, 2),
+    (None, 100, 2),
+    (None, 100, 100),
 ]
 
 
@@ -74,6 +78,7 @@ def measure(layers: int | None, sites: int, threads: int, rounds: int, folder: P
         "wall_s": wall,
         "server_mb": peaks.server,
         "site_mb": max(peaks.sites.values()),
+        "total_mb": peaks.total,
         "upload_bytes": last.upload_bytes,
         "download_bytes": last.download_bytes,
         "checkpoint_bytes": checkpoint.stat().st_size,
@@ -86,7 +91,7 @@ def measure(layers: int | None, sites: int, threads: int, rounds: int, folder: P
 def show(entry: dict[str, Any]) -> str:
     """A line."""
     size = f"{entry['parameters']:,} parameters, {entry['sites']} sites, -t {entry['threads']}"
-    memory = f"server {entry['server_mb']:.0f} MB, site {entry['site_mb']:.0f} MB"
+    memory = f"server {entry['server_mb']:.0f} MB, site {entry['site_mb']:.0f} MB, all {entry['total_mb']:.0f} MB"
     return f"{size}: {entry['round_s']:.1f} s a round, {memory}, up {entry['upload_bytes'] / 1e6:.1f} MB"
 
 
@@ -94,11 +99,12 @@ def main() -> None:
     """A line a job."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--sites", type=int, nargs="+", help="only the jobs with so many")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     result: dict[str, Any] = {"machine": machine.describe(), "rounds": args.rounds, "rows": []}
-    with tempfile.TemporaryDirectory() as folder:
-        for case in CASES:
+    with tempfile.TemporaryDirectory() as folder, fork_server():
+        for case in [case for case in CASES if not args.sites or case[1] in args.sites]:
             entry = measure(*case, args.rounds, Path(folder))
             entry["parameters"] = entry["upload_bytes"] // entry["sites"] // 4
             result["rows"].append(entry)

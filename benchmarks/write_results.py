@@ -21,6 +21,7 @@ from benchmarks.results.sites import (
     personalization,
 )
 from benchmarks.results.sparse import compression, sparse_accuracy
+from benchmarks.results.startup import peers, startup
 from benchmarks.results.tables import made_on
 from benchmarks.results.writers import OTHERS, per_fed_avg, writers_rounds, writers_speed
 from benchmarks.results.xrays import chest_xray
@@ -37,6 +38,8 @@ Write = Callable[[dict[str, Any]], str]
 SECTIONS: dict[str, tuple[str, Write]] = {
     "data_loading": ("Data loading, LeNet on CIFAR-10, batch 64", data_loading),
     "framework_time": ("Framework time, hello-pt, 2 sites, 2 rounds", framework_time),
+    "startup": ("Start and end of `bundle run`", startup),
+    "peers": ("The same training in other simulators", peers),
     "client_memory": ("Memory of a client process, hello-pt on CIFAR-10", client_memory),
     "federated_vs_central": ("Federated against central, CIFAR-10, LeNet, 2 IID sites", federated_vs_central),
     "personalization": ("Personalisation by fine-tuning, CIFAR-10, LeNet", personalization),

@@ -23,17 +23,19 @@ def scaling(result: dict[str, Any]) -> str:
             f"{row['round_s']:.1f}",
             f"{row['server_mb']:.0f}",
             f"{row['site_mb']:.0f}",
+            f"{row['total_mb'] / 1000:.1f}" if "total_mb" in row else "",
             f"{row['upload_bytes'] / 1e6:.1f}",
             f"{row['download_bytes'] / 1e6:.1f}",
             f"{row['checkpoint_bytes'] / 1e6:.1f}",
         ]
         for row in result["rows"]
     ]
-    head = ["parameters", "sites", "threads", "a round (s)", "server (MB)", "a site (MB)", "up (MB)", "down (MB)"]
-    head += ["checkpoint (MB)"]
+    head = ["parameters", "sites", "threads", "a round (s)", "server (MB)", "a site (MB)"]
+    head += ["all (GB)", "up (MB)", "down (MB)", "checkpoint (MB)"]
     about = (
         f"hello-pt, one batch of training a round, {result['rounds']} rounds, the median of those after the first. The "
-        "server's process is the simulator's too, and holds a client of each site."
+        "server's process is the simulator's too, and holds a client of each site. What processes share counts once in "
+        "all of them together, and by its share in each."
     )
     return "\n".join([table(head, rows), about + "\n", _on_paper(result)])
 
