@@ -28,6 +28,20 @@ def malicious_site(result: dict[str, Any]) -> str:
     )
 
 
+def selection(result: dict[str, Any]) -> str:
+    """What the choice of the best model loses: a row for each number of sites and partition, means over seeds."""
+    columns = [key for key in result["runs"][0] if "," in key]
+    rows = []
+    for where in dict.fromkeys((run["sites"], run["partition"]) for run in result["runs"]):
+        here = [run for run in result["runs"] if (run["sites"], run["partition"]) == where]
+        rows.append([f"{where[0]} sites, {where[1]}", *(spread([100 * run[key] for run in here]) for key in columns)])
+    seeds = len({run["seed"] for run in result["runs"]})
+    return table(["points of test accuracy lost", *columns], rows) + (
+        f"\nBelow the best of {result['rounds']} rounds, LeNet on the embedded digits, {seeds} seeds. The liar, the worst "
+        "of the sites and of the rounds that it may choose, says 1.0 of that round and 0 of all others.\n"
+    )
+
+
 def _attacks(title: str, runs: list[dict[str, Any]]) -> str:
     rules = list(dict.fromkeys(run["rule"] for run in runs))
     rows = []
