@@ -37,8 +37,8 @@ def selection(result: dict[str, Any]) -> str:
         rows.append([f"{where[0]} sites, {where[1]}", *(spread([100 * run[key] for run in here]) for key in columns)])
     seeds = len({run["seed"] for run in result["runs"]})
     return table(["points of test accuracy lost", *columns], rows) + (
-        f"\nBelow the best of {result['rounds']} rounds, LeNet on the embedded digits, {seeds} seeds. The liar, the worst "
-        "of the sites and of the rounds that it may choose, says 1.0 of that round and 0 of all others.\n"
+        f"\nBelow the best of {result['rounds']} rounds, LeNet on the embedded digits, {seeds} seeds. The liar, the "
+        "worst of the sites and of the rounds that it may choose, says 1.0 of that round and 0 of all others.\n"
     )
 
 
