@@ -29,7 +29,7 @@ class Raising(Trainer):
 
     def __init__(self, site: str, learner_round: int = 0, executor_round: int = 0, **trainer: Any) -> None:
         super().__init__(**trainer)
-        self.site, self.learner_round, self.executor_round = site, learner_round, executor_round
+        self.where, self.learner_round, self.executor_round = site, learner_round, executor_round
 
     def run(self, task_name: str, shareable: Shareable, site: Site, fl_ctx: FLContext, abort: Signal) -> Shareable:
         """As Trainer, in other rounds."""
@@ -45,7 +45,7 @@ class Raising(Trainer):
 
     def _is_now(self, number: int, shareable: Shareable, fl_ctx: FLContext) -> bool:
         return (
-            fl_ctx.get_identity_name() == self.site and shareable.get_header(AppConstants.CURRENT_ROUND) == number - 1
+            fl_ctx.get_identity_name() == self.where and shareable.get_header(AppConstants.CURRENT_ROUND) == number - 1
         )
 
 
