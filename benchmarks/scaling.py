@@ -22,7 +22,6 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.peaks import Peaks
 from benchmarks.simulate import export, simulate
-from bundle.forked import fork_server
 from bundle.report.reading import read_report
 
 WIDE = Path(__file__).with_name("wide.py")
@@ -103,7 +102,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     result: dict[str, Any] = {"machine": machine.describe(), "rounds": args.rounds, "rows": []}
-    with tempfile.TemporaryDirectory() as folder, fork_server():
+    with tempfile.TemporaryDirectory() as folder:
         for case in [case for case in CASES if not args.sites or case[1] in args.sites]:
             entry = measure(*case, args.rounds, Path(folder))
             entry["parameters"] = entry["upload_bytes"] // entry["sites"] // 4

@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bundle.forked import start
+from bundle.forked import SOCKET, fork_server, start
 from bundle.report.model import Report
 from bundle.simulator import PROGRAM
 
+_forks = ExitStack()
+atexit.register(_forks.close)
 BEST, FINAL = "SRV_best_FL_global_model.pt", "SRV_FL_global_model.pt"
 
 
@@ -33,6 +37,8 @@ def simulate(job: Path, workspace: Path, sites: int, threads: int = 0, own: bool
     Raises:
         RuntimeError: it failed; with the end of its output.
     """
+    if not own and SOCKET not in os.environ:
+        _forks.enter_context(fork_server())  # for all runs of this process
     workspace.mkdir(parents=True, exist_ok=True)
     empty = workspace.parent / f"{workspace.name}-started-in"
     empty.mkdir()
