@@ -7,6 +7,8 @@ from typing import Any
 
 from benchmarks.results.tables import spread, table
 
+DEFAULT = "weighted_mean"
+
 
 def robust_aggregation(result: dict[str, Any]) -> str:
     """A table for each size of model."""
@@ -16,15 +18,15 @@ def robust_aggregation(result: dict[str, Any]) -> str:
 def malicious_site(result: dict[str, Any]) -> str:
     """Accuracy under each attack, and who was named: a table for each number of sites and partition."""
     runs, parts = result["runs"], []
-    for sites, partition in dict.fromkeys((run["sites"], run["partition"]) for run in runs):
-        here = [run for run in runs if (run["sites"], run["partition"]) == (sites, partition)]
-        parts.append(_attacks(f"{sites} sites, {partition}", here))
-    seeds = len({run["seed"] for run in runs})
-    spreads = ", mean and standard deviation over seeds," if seeds > 1 else ""
+    for where in sorted({(run["sites"], run["partition"] != "iid", run["partition"], run["rounds"]) for run in runs}):
+        sites, _, partition, rounds = where
+        here = [run for run in runs if (run["sites"], run["partition"], run["rounds"]) == (sites, partition, rounds)]
+        seeds = len({run["seed"] for run in here})
+        parts.append(_attacks(f"{sites} sites, {partition}, {rounds} rounds, {seeds} seeds", here))
     return "\n".join(parts) + (
-        f"\nTest accuracy in %{spreads} of LeNet on the embedded digits after {runs[0]['rounds']} rounds; "
-        f"seeds: {seeds}. *named*: in how many runs the malicious site was named, of how many; *others*: honest sites "
-        "named, in all runs.\n"
+        "\nTest accuracy in % of LeNet on the embedded digits after the last round, mean and standard deviation over "
+        "seeds. *named*: in how many runs of the default the malicious site was named, of how many; *others*: honest "
+        "sites named, in all runs.\n"
     )
 
 
@@ -52,9 +54,10 @@ def _attacks(title: str, runs: list[dict[str, Any]]) -> str:
             scores = [100 * run["accuracy"] for run in here]
             shown = spread(scores) if len(scores) > 1 else "".join(f"{score:.1f}" for score in scores)
             row.append(shown + _triggered(here))
-        named = [run for run in runs if run["attack"] == attack]
+        all_rules = [run for run in runs if run["attack"] == attack]
+        others = sum(len(set(run["named"]) - {run["malicious"]}) for run in all_rules)
+        named = [run for run in all_rules if run["rule"] == DEFAULT]
         found = sum(run["malicious"] in run["named"] for run in named)
-        others = sum(len(set(run["named"]) - {run["malicious"]}) for run in named)
         rows.append([*row, f"{found} of {len(named)}" if named[0]["malicious"] else "", str(others)])
     return table([title, *(rule.replace("_", " ") for rule in rules), "named", "others"], rows)
 
