@@ -337,7 +337,7 @@ def _provision(options: argparse.Namespace) -> int:
 def _check_file(path: Path | None) -> None:
     if path == STDOUT:
         raise BundleError(
-            "is no file",
+            "is not a file",
             code="output-unusable",
             key=str(path),
             remedy="give the file to write; only `report --json -` prints",

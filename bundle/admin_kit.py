@@ -123,7 +123,7 @@ def _kit_folder(path: Path) -> Path:
             raise BundleError(f"is {whose} kit", code="kit-unusable", key=str(path), remedy=USE_ANOTHER)
     below = sorted({file.parent.parent for depth in (1, 2, 3) for file in path.glob("*/" * depth + f"startup/{ADMIN}")})
     remedy = f"there is one in {below[0]}" if below else USE_ANOTHER
-    raise BundleError("is no startup kit", code="kit-unusable", key=str(path), remedy=remedy)
+    raise BundleError("is not a startup kit", code="kit-unusable", key=str(path), remedy=remedy)
 
 
 def _admin_config(file: Path) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def _certificate(file: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(file.read_bytes())
     except (OSError, ValueError) as error:
-        raise BundleError("is no certificate", code="kit-unusable", key=str(file), remedy=COPY_AGAIN) from error
+        raise BundleError("is not a certificate", code="kit-unusable", key=str(file), remedy=COPY_AGAIN) from error
 
 
 def _check_dates(certificate: x509.Certificate, file: Path) -> None:
@@ -173,7 +173,7 @@ def _check_key(certificate: x509.Certificate, file: Path) -> None:
         key = load_pem_private_key(file.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
         raise BundleError(
-            "is no private key that can be read", code="kit-unusable", key=str(file), remedy=COPY_AGAIN
+            "is not a private key that can be read", code="kit-unusable", key=str(file), remedy=COPY_AGAIN
         ) from error
     if key.public_key() != certificate.public_key():
         raise BundleError(

@@ -39,7 +39,7 @@ def check_classes(job: Job, copy: Path) -> None:
         key = f"{config_path.name} {component.scopes[0]} {component.path}"
         module, _, name = component.path.rpartition(".")
         if not module or not all(part.isidentifier() for part in component.path.split(".")):
-            raise BundleError("is no path of a class", code="job-class", key=key, remedy="write it as module.Class")
+            raise BundleError("is not a path of a class", code="job-class", key=key, remedy="write it as module.Class")
         file = _file(component, custom_dir)
         if file is None:
             _check_installed(module, key)
@@ -115,7 +115,9 @@ def _check_defined(name: str, file: Path, shown: str, key: str) -> None:
         table = symtable.symtable(source, shown, "exec")  # type: ignore[arg-type]  # it takes bytes
     except (SyntaxError, ValueError) as error:
         line = f"line {error.lineno} " if isinstance(error, SyntaxError) else ""
-        raise BundleError(f"{line}is no Python ({error})", code="job-class", key=f"app/custom/{shown}") from error
+        raise BundleError(
+            f"{line}is not valid Python ({error})", code="job-class", key=f"app/custom/{shown}"
+        ) from error
     bound = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
     if name not in bound and "__getattr__" not in bound and not STAR_IMPORT.search(source):
         classes = [child.get_name() for child in table.get_children() if child.get_type() == "class"]

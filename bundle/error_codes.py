@@ -83,7 +83,7 @@ CODES: dict[str, Code] = {
     "update-extra-key": Code("An update with a tensor that the model does not have", "It is of another model"),
     "update-format": Code("A sparse update that does not have the documented form", "It cannot be decoded"),
     "update-kind": Code("An update of another kind than the job exchanges", "The aggregator would misread it"),
-    "update-metrics": Code("Metrics with values that they cannot have (an accuracy of 3, NaN), with names that are no printable text, or too many", "Model selection would be wrong"),
+    "update-metrics": Code("Metrics with values that they cannot have (an accuracy of 3, NaN), with names that are not printable text, or too many", "Model selection would be wrong"),
     "update-missing-key": Code("An update without a tensor of the model", "It is of another model"),
     "update-no-data": Code("An update without tensors and with a weight", "It would dilute the others"),
     "update-no-model": Code("An update when there is no global model to compare it with", "It cannot be checked"),

@@ -53,7 +53,7 @@ def check_events(events: list[Event], path: Path) -> None:
     """Raises BundleError where there are lines, and none of them is an event."""
     if events and all(isinstance(event, NotUnderstood) for event in events):
         raise BundleError(
-            f"is no record of a job: none of its {len(events)} lines was understood",
+            f"is not a record of a job: none of its {len(events)} lines was understood",
             code="result-damaged",
             key=str(path),
             remedy="copy or download the job again",

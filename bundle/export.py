@@ -98,7 +98,7 @@ def _check_links(folder: Path) -> None:
                 remedy="run: python -m bundle link",
             )
         if path.suffix == ".py" and is_text_link(path):
-            raise BundleError("is no Python", code="job-links", key=str(path), remedy=TEXT_LINK_REMEDY)
+            raise BundleError("is not valid Python", code="job-links", key=str(path), remedy=TEXT_LINK_REMEDY)
 
 
 def _write_configs(job: Job, copy: Path) -> None:

@@ -176,7 +176,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"line {error.lineno} is not JSON ({error.msg})", code="job-malformed", key=str(path)
         ) from error
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits, thousands of brackets
-        raise BundleError(f"is no JSON that can be read ({error})", code="job-malformed", key=str(path)) from error
+        raise BundleError(f"is not JSON that can be read ({error})", code="job-malformed", key=str(path)) from error
     if not isinstance(value, dict):
         raise BundleError(code="job-malformed", key=str(path), expected="a JSON object", got=type(value).__name__)
     return value

@@ -37,6 +37,6 @@ def _configured(config: Path) -> str:
         content = load_config(str(config))
     except Exception as error:  # the parser's own, of a library that FLARE brings
         raise BundleError(
-            "is no HOCON", code="kit-unusable", key=str(config), remedy=f"correct it, or set {VARIABLE}"
+            "is not HOCON", code="kit-unusable", key=str(config), remedy=f"correct it, or set {VARIABLE}"
         ) from error
     return next((value.strip() for key in KEYS if (value := content.get(key, None))), "")

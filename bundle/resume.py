@@ -31,7 +31,7 @@ def resume_in_simulator(job_id: str, workspace: Path, out: Path | None, threads:
     run = find_run(workspace, job_id)
     if run.job_id != SIMULATED:
         raise BundleError(
-            "is no workspace of the simulator",
+            "is not a workspace of the simulator",
             code="run-not-found",
             key=f"-w {workspace}",
             remedy="for a server: --server-kit DIR",
@@ -58,7 +58,7 @@ def resume_at_server(job_id: str, server_kit: Path, kit: Path | None, say: Calla
         BundleError: there is nothing to continue, not enough to go on, or FLARE does not take it.
     """
     if not (without_tilde(server_kit) / "startup" / "fed_server.json").is_file():
-        raise BundleError("is no server's startup kit", code="kit-unusable", key=f"--server-kit {server_kit}")
+        raise BundleError("is not a server's startup kit", code="kit-unusable", key=f"--server-kit {server_kit}")
     run = find_run(server_kit, job_id)
     admin = find_admin_kit(without_tilde(server_kit).absolute(), kit)
     with tempfile.TemporaryDirectory(prefix="flare-bundle-") as temporary:

@@ -102,4 +102,4 @@ def _remedy(name: str, value: Any, low: float, high: float) -> str:
         return "did training diverge there? Its log has the loss" if isinstance(value, Real) else ""
     if (low, high) == (0.0, 1.0) and 1 < number <= 100:
         return f"report it as a share of 1, or name it {name}_percent, in the job's key_metric too"
-    return "give what is no such metric another name, such as val_objective, in the job's key_metric too"
+    return "give what is not such a metric another name, such as val_objective, in the job's key_metric too"

@@ -186,7 +186,7 @@ class Flare:
 def _check(job_id: str) -> None:
     """What is put into a command of FLARE's, or into a path, is nothing but an id."""
     if not JOB_ID.fullmatch(job_id):
-        raise BundleError(f"is no id of a job: {job_id!r:.60}", code="job-not-found")
+        raise BundleError(f"is not a job ID: {job_id!r:.60}", code="job-not-found")
 
 
 def _submit(session: Session, folder: Path, token: str | None) -> str:

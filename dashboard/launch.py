@@ -114,7 +114,7 @@ def changed_settings(form: JobForm, settings: Mapping[str, Any]) -> dict[str, An
     """
     for key in settings:
         if form.field(key) is None:
-            raise BundleError(f"is no setting of {form.name} in this form", code="setting-unknown", key=key)
+            raise BundleError(f"is not a setting of {form.name} in this form", code="setting-unknown", key=key)
     values = {field.key: field.checked(settings[field.key]) for field in form.fields if field.key in settings}
     return {
         field.key: values[field.key] for field in form.fields if values.get(field.key, field.default) != field.default

@@ -92,10 +92,12 @@ def read_password(path: Path) -> str:
         hashed = path.read_text(encoding="ascii").strip()
         _parse(hashed)
     except FileNotFoundError:
-        raise BundleError("there is no password file", code="password-unusable", key=str(path), remedy=remedy) from None
+        raise BundleError(
+            "there is not a password file", code="password-unusable", key=str(path), remedy=remedy
+        ) from None
     except (OSError, ValueError) as error:
         raise BundleError(
-            f"is no password file ({error})", code="password-unusable", key=str(path), remedy=remedy
+            f"is not a password file ({error})", code="password-unusable", key=str(path), remedy=remedy
         ) from None
     return hashed
 

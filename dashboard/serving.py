@@ -160,5 +160,5 @@ def _read(certificate: Path) -> x509.Certificate:
         ) from None
     except ValueError:
         raise BundleError(
-            "is no certificate in PEM format", code="certificate-not-valid", key=str(certificate)
+            "is not a certificate in PEM format", code="certificate-not-valid", key=str(certificate)
         ) from None

@@ -109,7 +109,7 @@ def misread(run: Run) -> list[str]:
         for kind in ("workflows", "components"):
             entries = config.get(kind, [])
             if not isinstance(entries, list) or len(_entries(config, kind)) != len(entries):
-                found.append(f"{name} was not understood: {kind} are no list of JSON objects with args")
+                found.append(f"{name} was not understood: {kind} are not a list of JSON objects with args")
     return found
 
 

@@ -226,7 +226,7 @@ def _cross_site(path: Path, warnings: list[str]) -> dict[str, Sites]:
             numbers = {name: value for name, value in found.items() if value is not None and abs(value) <= LARGEST}
             matrix.setdefault(model, {})[site] = numbers
     if odd:
-        warnings.append(f"{CROSS_SITE}: {odd} of its values are no metrics by model, and were not understood")
+        warnings.append(f"{CROSS_SITE}: {odd} of its values are not metrics by model, and were not understood")
     return dict(sorted(matrix.items()))
 
 

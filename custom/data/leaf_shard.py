@@ -143,7 +143,7 @@ def _pack_images(images: list[Any]) -> NDArray[np.uint8] | _Problem:
     try:
         pixels = np.fromiter(chain.from_iterable(images), np.float64, len(images) * PIXELS)
     except (TypeError, ValueError, OverflowError) as error:
-        return _Problem("a pixel that is no number", "numbers in [0, 1]", f"{error}")
+        return _Problem("a pixel that is not a number", "numbers in [0, 1]", f"{error}")
     good = (pixels >= 0) & (pixels <= 1)  # false for NaN
     if not good.all():
         return _Problem("a pixel that cannot be", "numbers in [0, 1]", f"{pixels[~good][0]:g}")

@@ -81,7 +81,9 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
     except Exception as error:
-        raise unreadable(path, f"is no whole safetensors file ({error})", "copy or download it again, whole") from error
+        raise unreadable(
+            path, f"is not a whole safetensors file ({error})", "copy or download it again, whole"
+        ) from error
     if not tensors:
         raise unreadable(path, "holds no tensors")
     return tensors

@@ -78,7 +78,7 @@ def load_pretrained(model: GreyResNet18, path: Path) -> None:
         set_weights(model, _left_as_they_are(own, weights) | weights)
     except BundleError as error:
         raise BundleError(
-            "is no ResNet-18 that can be loaded",
+            "is not a ResNet-18 that can be loaded",
             code="model-file-unreadable",
             key=f"pretrained {path}",
             got=str(error),

@@ -68,13 +68,15 @@ def find_pretrained(model_name_or_path: str, on_missing: str) -> Path | None:
         return found
     if missing_is_error(on_missing):
         raise BundleError(
-            "is no folder here, and cannot be had from the Hugging Face Hub",
+            "is not a folder here, and cannot be downloaded from the Hugging Face Hub",
             code="encoder-missing",
             key=f"model_name_or_path {model_name_or_path}",
             got=found,
             remedy="download it where there is a network and give the folder",
         )
-    logger.warning("%s is no folder here, and cannot be had from the Hugging Face Hub: %s", model_name_or_path, found)
+    logger.warning(
+        "%s is not a folder here, and cannot be downloaded from the Hugging Face Hub: %s", model_name_or_path, found
+    )
     return None
 
 

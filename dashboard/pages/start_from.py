@@ -105,7 +105,7 @@ class StartFrom:
         await event.file.save(path)
         if not await run_in_threadpool(zipfile.is_zipfile, path):
             shutil.rmtree(path.parent, ignore_errors=True)
-            self._told.text = f"{event.file.name} is no model saved by torch.save; choose another file."
+            self._told.text = f"{event.file.name} is not a model saved by torch.save; choose another file."
             self._upload.reset()
             return
         self._file = path

@@ -61,13 +61,13 @@ def test_a_folder_that_is_not_there_or_is_none_of_an_admin(authority: Authority,
         with pytest.raises(BundleError, match=whose):
             read_kit(folder.parent)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BundleError, match=r"is no startup kit; give the folder of an admin's kit"):
+    with pytest.raises(BundleError, match=r"is not a startup kit; give the folder of an admin's kit"):
         read_kit(tmp_path / "empty")
 
 
 def test_the_folder_above_the_kits_names_the_one_to_give(authority: Authority, tmp_path: Path) -> None:
     folder = write_kit(tmp_path / "prod_00" / "ann@a.org", authority)
-    with pytest.raises(BundleError, match=f"is no startup kit; there is one in {folder}"):
+    with pytest.raises(BundleError, match=f"is not a startup kit; there is one in {folder}"):
         read_kit(tmp_path)
 
 
@@ -82,7 +82,7 @@ def test_a_file_is_missing(authority: Authority, tmp_path: Path, name: str) -> N
 def test_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> None:
     folder = write_kit(tmp_path / "a", authority)
     (folder / "startup" / "client.crt").write_text("no certificate")
-    with pytest.raises(BundleError, match="is no certificate"):
+    with pytest.raises(BundleError, match="is not a certificate"):
         read_kit(folder)
 
     folder, other = write_kit(tmp_path / "b", authority), write_kit(tmp_path / "c", authority)
@@ -90,7 +90,7 @@ def test_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> None
     with pytest.raises(BundleError, match="does not belong to the certificate"):
         read_kit(folder)
     (folder / "startup" / "client.key").write_text("no key")
-    with pytest.raises(BundleError, match="is no private key") as error:
+    with pytest.raises(BundleError, match="is not a private key") as error:
         read_kit(folder)
     assert "no key" not in str(error.value).replace("private key", "")
 

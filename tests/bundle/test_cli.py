@@ -35,7 +35,7 @@ def test_export_works_from_any_folder(cli: Cli, job: Path, tmp_path: Path) -> No
         (("run", "JOB", "-w", "a\nb"), "[workspace-unusable]"),
         (("run", "JOB", "--set", "min_clients=3"), "expected at least 3 sites (rounds.min_clients), got 2"),
         (("run", "JOB", "--html", "."), "is a folder"),
-        (("run", "JOB", "--html", "-"), "-: is no file; give the file to write"),
+        (("run", "JOB", "--html", "-"), "-: is not a file; give the file to write"),
         (("report", "."), "there is no job here"),
         (("report", "missing"), "no such folder"),
         (("link", "missing"), "no such job"),

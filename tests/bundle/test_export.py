@@ -187,9 +187,9 @@ CRITERIA = "custom.compression.criteria"
         ("here.Crit", {}, "and no here is installed"),
         ("benchmarks.compression.X", {}, "and no benchmarks.compression is installed"),
         ("a.Nope", {}, "split a.Nope: there is no Nope in app/custom/a/__init__.py; it has Selector"),
-        ("broken.Crit", {}, "app/custom/broken.py: line 1 is no Python"),
-        ("Crit", {}, "split Crit: is no path of a class; write it as module.Class"),
-        ("../up.Crit", {}, "is no path of a class"),
+        ("broken.Crit", {}, "app/custom/broken.py: line 1 is not valid Python"),
+        ("Crit", {}, "split Crit: is not a path of a class; write it as module.Class"),
+        ("../up.Crit", {}, "is not a path of a class"),
     ],
 )
 def test_a_class_that_flare_could_not_build_is_found_before_it_starts(

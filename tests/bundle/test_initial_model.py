@@ -96,5 +96,5 @@ def test_the_poc_is_where_flare_looks_for_it(tmp_path: Path, monkeypatch: pytest
     assert poc_workspace() == (tmp_path / "mine", "NVFLARE_POC_WORKSPACE")
     monkeypatch.setenv("NVFLARE_POC_WORKSPACE", " ")
     config.write_text("poc {")
-    with pytest.raises(BundleError, match="is no HOCON"):
+    with pytest.raises(BundleError, match="is not HOCON"):
         poc_workspace()

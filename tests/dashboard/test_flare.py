@@ -183,7 +183,7 @@ def test_what_flare_refuses_is_a_sentence(flare: Flare, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="FLARE refuses the job, got App 'other' in deploy_map doesn't exist"):
         flare.submit(folder, "no-app")
     for job_id in ("../../etc", "x; shutdown all", "70e0cc18-e9da-40c4-b949-52c1979c2c39 site-1"):
-        with pytest.raises(BundleError, match="is no id of a job"):
+        with pytest.raises(BundleError, match="is not a job ID"):
             flare.report(job_id)
     with pytest.raises(BundleError, match="there is no such job any more"):
         flare.report("70e0cc18-e9da-40c4-b949-52c1979c2c39")

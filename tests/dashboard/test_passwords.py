@@ -76,7 +76,7 @@ def test_refuses_a_file_that_holds_no_hash(tmp_path: Path, text: str) -> None:
     path = tmp_path / "password"
     path.write_text(text)
     path.chmod(0o600)
-    with pytest.raises(BundleError, match="is no password file"):
+    with pytest.raises(BundleError, match="is not a password file"):
         read_password(path)
 
 

@@ -80,7 +80,7 @@ def test_refuses_a_port_that_is_taken() -> None:
     [
         ([], "--kit is missing"),
         (["--kit", "{tmp}/none"], "no such folder"),
-        (["--kit", "{tmp}"], "is no startup kit"),
+        (["--kit", "{tmp}"], "is not a startup kit"),
         (["--kit", "{tmp}/kit", "--host", "0.0.0.0"], "--tls-cert"),
         (["--kit", "{tmp}/kit", "--password-file", "{tmp}/open"], "chmod 600"),
         (["--kit", "{tmp}/kit", "--password-file", "{tmp}/none"], "--set-password"),

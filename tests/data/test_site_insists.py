@@ -49,6 +49,6 @@ def test_data(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained, "_ask_hub", lambda name: "no network")
     monkeypatch.setenv("FLARE_ON_MISSING", "error")
-    with pytest.raises(BundleError, match="cannot be had from the Hugging Face Hub"):
+    with pytest.raises(BundleError, match="cannot be downloaded from the Hugging Face Hub"):
         pretrained.find_pretrained("google-bert/bert-base-cased", "embedded")
     assert pretrained.find_pretrained("embedded", "embedded") is None  # asked for by name

@@ -233,7 +233,7 @@ def test_without_a_network_the_headlines_are_named_loudly(monkeypatch, tmp_path,
         data = TextData().site("site-1", ROSTER, 0)
     assert asked == ["google-bert/bert-base-cased"]
     assert "TRAINING ON THE EMBEDDED MADE-UP HEADLINES, NOT ON AG NEWS" in caplog.text
-    assert "google-bert/bert-base-cased is no folder here" in caplog.text
+    assert "google-bert/bert-base-cased is not a folder here" in caplog.text
     assert data.describe()["embedded"] is True
     assert data.describe()["encoder_embedded"] is True
 
@@ -255,7 +255,7 @@ def test_an_embedded_encoder_on_real_data_is_a_fact_that_sites_must_agree_on(fil
 @pytest.mark.parametrize("arguments", [{}, {"model_name_or_path": "google-bert/bert-base-cased"}])
 def test_without_a_network_an_error_if_asked(monkeypatch, tmp_path, arguments):
     cut_network(monkeypatch, tmp_path)
-    with pytest.raises(BundleError, match=r"AG News is not there and cannot be downloaded|is no folder here"):
+    with pytest.raises(BundleError, match=r"AG News is not there and cannot be downloaded|is not a folder here"):
         component(**arguments).site("site-1", ROSTER, 0)
 
 

@@ -140,7 +140,7 @@ def test_without_a_network_the_embedded_encoder_is_named_loudly(monkeypatch, tmp
         model = build(name="google-bert/bert-base-cased")
     assert asked == ["google-bert/bert-base-cased"]
     assert "TRAINING THE SMALL EMBEDDED BERT FROM SCRATCH, NOT google-bert/bert-base-cased" in caplog.text
-    assert "cannot be had from the Hugging Face Hub" in caplog.text
+    assert "cannot be downloaded from the Hugging Face Hub" in caplog.text
     assert model(texts).shape == (2, 4)
 
 
@@ -192,7 +192,7 @@ def test_without_a_network_an_error_if_asked(monkeypatch, tmp_path, texts):
     cut_network(monkeypatch, tmp_path)
     model = build(name="google-bert/bert-base-cased", on_missing="error")  # the constructor never raises
     get_weights(model)
-    with pytest.raises(BundleError, match=r"bert-base-cased: is no folder here, and cannot be had .* give the folder"):
+    with pytest.raises(BundleError, match=r"bert-base-cased: is not a folder here, and cannot be downloaded .* give the folder"):
         model(texts)
 
 

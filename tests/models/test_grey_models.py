@@ -84,7 +84,7 @@ def test_what_cannot_be_loaded_is_an_error_before_any_training(
     elif kind == "partial":
         torch.save({k: v for k, v in state.items() if k != "layer1.0.conv1.weight"}, path)
     model = GreyResNet18(pretrained=str(path))
-    with pytest.raises(BundleError, match=rf"pretrained .*{kind}.pth: is no ResNet-18 that can be loaded"):
+    with pytest.raises(BundleError, match=rf"pretrained .*{kind}.pth: is not a ResNet-18 that can be loaded"):
         model(torch.zeros(1, 1, 32, 32))
     assert not marker.exists()
 
