@@ -149,6 +149,7 @@ class ForkServer:
         while True:
             for key, _ in self.selector.select():
                 if key.data == "owner" and not os.read(0, 1):
+                    self.close()
                     return None
                 if key.data is wake:
                     wake.recv(100)
@@ -159,6 +160,14 @@ class ForkServer:
                         return self.forked(become, connection, wake, woken)
                 elif isinstance(key.data, Connection) and not key.data.listen():
                     self.selector.unregister(key.data.sock)  # the process is reaped later
+
+    def close(self) -> None:
+        """Removes the socket, which an owner that was killed has left."""
+        signal.set_wakeup_fd(-1)  # what was forked ends now, and nobody waits for that any more
+        path = Path(self.listener.getsockname())
+        with suppress(OSError):
+            path.unlink()
+            path.parent.rmdir()
 
     def start(self, connection: Connection) -> dict[str, Any] | None:
         """Forks; what to become in the child, None here."""

@@ -44,13 +44,20 @@ class ForkedProcess:
         cwd: where it starts; None is here.
         files: its standard input, output and error, file numbers of this process.
         session: leads a session of its own.
+        patience_s: how long to wait for the fork server's answer, which may still be importing; None: for ever.
 
     Raises:
         Refused: the fork server is not there, or will not.
     """
 
     def __init__(
-        self, arguments: Sequence[str], env: Mapping[str, str], cwd: str | None, files: Sequence[int], session: bool
+        self,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str | None,
+        files: Sequence[int],
+        session: bool,
+        patience_s: float | None = None,
     ) -> None:
         self.returncode: int | None = None
         self.lost = False  # it has ended with the fork server
@@ -63,7 +70,7 @@ class ForkedProcess:
             self._sock.connect(os.environ[SOCKET])
             socket.send_fds(self._sock, [LENGTH.pack(len(body))], files)
             self._sock.sendall(body)
-            answer = self._message(None)
+            answer = self._message(patience_s)
         except OSError as error:
             self._sock.close()
             raise Refused(f"cannot be asked: {error.strerror or error}") from error
@@ -79,7 +86,7 @@ class ForkedProcess:
             poll = select.poll()  # select() knows no file numbers above 1023
             poll.register(self._sock, select.POLLIN)
             if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
-                raise TimeoutError
+                raise TimeoutError("no answer in time")
             try:
                 part = self._sock.recv(4096)
             except ConnectionError:
@@ -130,7 +137,9 @@ def start(
     env: Mapping[str, str],
     cwd: str | None = None,
     output: int | None = None,
+    errors: int | None = None,
     session: bool = False,
+    patience_s: float | None = None,
     refused: Callable[[str], object] = lambda reason: None,
 ) -> ForkedProcess | subprocess.Popen[bytes]:
     """Starts a process of this Python: forked where there is a fork server that can do it, else as usual.
@@ -140,20 +149,23 @@ def start(
         env: its environment.
         cwd: where it starts; None is here.
         output: file number for its standard output and error, and no input; None: all three are this process's.
+        errors: file number for its standard error, where that is not `output`.
         session: leads a session of its own.
+        patience_s: as `ForkedProcess`; after that it is started as usual.
         refused: called with the reason why the fork server did not do it.
     """
+    errors = output if errors is None else errors
     if os.environ.get(SOCKET, OFF) != OFF and command[0] == sys.executable:
         with ExitStack() as files:
             nothing = files.enter_context(open(os.devnull)).fileno() if output is not None else 0
-            three = (0, 1, 2) if output is None else (nothing, output, output)
+            three = (nothing, 1 if output is None else output, 2 if errors is None else errors)
             try:
-                return ForkedProcess(command[1:], env, cwd, three, session)
+                return ForkedProcess(command[1:], env, cwd, three, session, patience_s)
             except Refused as error:
                 refused(str(error))
     stdin = None if output is None else subprocess.DEVNULL
     return subprocess.Popen(
-        command, env=env, cwd=cwd, stdin=stdin, stdout=output, stderr=output, start_new_session=session
+        command, env=env, cwd=cwd, stdin=stdin, stdout=output, stderr=errors, start_new_session=session
     )
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bundle.forked import fork_server
 from custom.data.folders import without_tilde
 from custom.errors import BundleError
 from dashboard import passwords
@@ -94,10 +95,12 @@ def _serve(options: argparse.Namespace) -> int:
     _make_password(password, address)
     cache = without_tilde(options.cache)
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    from dashboard.app import serve  # slow to import, and a wrong option should be told at once
+    with fork_server():  # which imports torch while the page comes up: no launch waits for that
+        from dashboard.app import serve  # slow to import, and a wrong option should be told at once
 
-    print(f"FLARE dashboard of {kit.project or kit.server} for {kit.user}: {address.url}  (Ctrl-C ends it)", flush=True)
-    serve(kit, cache, address, password, options.open)
+        who = f"{kit.project or kit.server} for {kit.user}"
+        print(f"FLARE dashboard of {who}: {address.url}  (Ctrl-C ends it)", flush=True)
+        serve(kit, cache, address, password, options.open)
     return OK
 
 

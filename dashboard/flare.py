@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import logging
 import re
+import tempfile
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 
-from nvflare.fuel.flare_api.api_spec import SubmitTokenConflict
+from nvflare.fuel.flare_api.api_spec import InvalidJobDefinition, SubmitTokenConflict
 from nvflare.fuel.flare_api.flare_api import Session
 
 from bundle.admin_kit import Kit
@@ -51,6 +53,7 @@ class Flare:
         self._results = Results(self._connection, cache)
         self._submitted: OrderedDict[str, str] = OrderedDict()  # job id by token
         self._submitting = threading.Lock()
+        self._may_submit: Session | None = None  # the newest in which FLARE has said so
 
     def start(self) -> None:
         """Connects, and reads the system from now on; returns at once."""
@@ -112,6 +115,21 @@ class Flare:
             raise BundleError(f"there is nothing to abort: {job.reason}", code="job-state")
         self._connection.run(lambda session: session.abort_job(job_id), keep=True)
         self._poller.hurry()
+
+    def check_right_to_submit(self) -> None:
+        """Asks FLARE whether this user may submit jobs, before one is packed; only once a session if so.
+
+        Raises:
+            Refused: the role does not allow it.
+            BundleError: the system cannot be reached.
+        """
+
+        def check(session: Session) -> None:
+            if session is not self._may_submit:
+                _submit_nothing(session)
+                self._may_submit = session
+
+        self._connection.run(check, keep=True)
 
     def submit(self, folder: Path, token: str) -> str:
         """Submits an exported job folder; its id. The same token again gives the id of the first submission.
@@ -196,6 +214,21 @@ def _submit(session: Session, folder: Path, token: str | None) -> str:
         if not error.existing_job_id:
             raise
         return str(error.existing_job_id)
+
+
+def _submit_nothing(session: Session) -> None:
+    """Submits a folder without a job. FLARE has no command that asks, and looks at the right before the job.
+
+    The role in the certificate does not tell: what it may do is in the server's policy.
+
+    Raises:
+        AuthorizationError: this user may not submit jobs.
+    """
+    with tempfile.TemporaryDirectory(prefix="dashboard-") as temporary:
+        folder = Path(temporary, "may-submit")
+        folder.mkdir()
+        with suppress(InvalidJobDefinition):  # the user may, but this is no job
+            session.submit_job(str(folder))
 
 
 def _end_of(text: str) -> str:

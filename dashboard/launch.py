@@ -36,6 +36,9 @@ class System(Protocol):
     def snapshot(self) -> Snapshot:
         """The newest reading."""
 
+    def check_right_to_submit(self) -> None:
+        """Raises BundleError if this user may not submit jobs."""
+
     def model_file(self, job_id: str, best: bool = False) -> Path:
         """The global model of a job that ended."""
 
@@ -92,6 +95,7 @@ def _launch(request: Request, forms: Sequence[JobForm], flare: System, token: st
             snapshot.problem or "FLARE has not answered yet; try again in a few seconds", code="server-unreachable"
         )
     check_sites(sites, job, snapshot)
+    flare.check_right_to_submit()
     model = _starting_model(request.start_from, snapshot, flare)
     launched = {
         "job": form.name,
@@ -170,7 +174,10 @@ def _is_job(start_from: str) -> bool:
 
 
 def _starting_model(start_from: str, snapshot: Snapshot, flare: System) -> Path | None:
-    """The file to start from; whether it is a model is seen when it is exported."""
+    """The file to start from.
+
+    Whether it is a model is seen when it is exported: that takes torch, which stays out of this process.
+    """
     if not start_from:
         return None
     if not _is_job(start_from):

@@ -215,7 +215,35 @@ def test_all_end_with_the_fork_server_and_that_with_its_owner(tmp_path: Path, vi
         rest = owner.stdout.read()
     assert rest == ("" if victim == "owner" else "-9\n")
     until(lambda: not any(one.is_running() and one.status() != "zombie" for one in both), "one is left", 10)
-    assert victim == "owner" or not Path(socket).parent.exists()
+    assert not Path(socket).parent.exists()
+
+
+@pytest.mark.parametrize("server", ["on", "off"])
+def test_errors_go_to_a_file_of_their_own(tmp_path: Path, forks: psutil.Process, server: str, monkeypatch: Any) -> None:
+    if server == "off":
+        monkeypatch.setenv(SOCKET, server)
+    path = program(tmp_path, "import sys; print(repr(sys.stdin.read())); print('no', file=sys.stderr)")
+    with (tmp_path / "output").open("wb") as output, (tmp_path / "errors").open("wb") as errors:
+        files = {"output": output.fileno(), "errors": errors.fileno()}
+        assert start([sys.executable, str(path)], env=os.environ, refused=not_refused, **files).wait(60) == 0
+    assert ((tmp_path / "output").read_text(), (tmp_path / "errors").read_text()) == ("''\n", "no\n")
+
+
+def test_a_fork_server_that_does_not_answer_is_not_waited_for(tmp_path: Path, forks: psutil.Process) -> None:
+    """Nor does it run the same once more when it goes on."""
+    path = program(tmp_path, "import time; time.sleep(600)")
+    reasons: list[str] = []
+    forks.suspend()
+    try:
+        process = start([sys.executable, str(path)], env=os.environ, patience_s=0.2, refused=reasons.append)
+    finally:
+        forks.resume()
+    assert isinstance(process, subprocess.Popen)
+    assert reasons == ["cannot be asked: no answer in time"]
+    process.kill()
+    process.wait(10)
+    assert forked([str(program(tmp_path, ""))]).wait(60) == 0
+    until(lambda: forks.children() == [], "it is left", 10)
 
 
 @pytest.mark.parametrize(

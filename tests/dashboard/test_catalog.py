@@ -6,14 +6,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
-
-import pytest
 
 from bundle import ROOT
 from bundle.form import names, read_form
-from custom.errors import BundleError
-from dashboard import command
 from dashboard.catalog import form_values, load_forms
 from dashboard.system import Job
 
@@ -41,23 +36,3 @@ def test_the_form_of_a_job_that_is_launched_again_has_its_settings() -> None:
     assert refused == ["gone", local_epochs.label]
     assert values.keys() == {field.key for field in form.fields}
     assert (values["num_rounds"], values["fine_tune.local_lr"], values["local_epochs"]) == (2, 0.5, 1)
-
-
-def test_an_error_of_the_bundle_is_the_one_that_is_raised(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"^mnits: no such job; did you mean mnist\?"):
-        command.run_bundle("export", "mnits", str(tmp_path / "out"))
-
-
-def test_what_takes_too_long_is_ended_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "TIMEOUT_S", 0.05)
-    with pytest.raises(BundleError, match=r"python -m bundle settings took longer than 0\.05 s"):
-        command.run_bundle("settings")
-
-
-def test_what_breaks_is_said_in_its_last_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle" / "__init__.py").touch()
-    (tmp_path / "bundle" / "__main__.py").write_text('raise RuntimeError("a bug of ours")\n')
-    monkeypatch.setattr(command, "ROOT", tmp_path)
-    with pytest.raises(BundleError, match=r"python -m bundle settings broke: RuntimeError: a bug of ours"):
-        command.run_bundle("settings")

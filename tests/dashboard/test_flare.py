@@ -212,6 +212,41 @@ def test_a_lead_sees_and_launches_but_reads_no_logs(poc: Poc, flare: Flare, done
         lead.stop()
 
 
+def test_a_member_is_refused_before_a_job_is_packed(poc: Poc, flare: Flare, tmp_path: Path) -> None:
+    poc._nvflare(LIMIT_S, "poc", "add-user", "member", "member@nvidia.com")
+    kit = read_kit(poc.kit.parent / "member@nvidia.com")
+    assert kit.role == "member"
+    member = Flare(kit, tmp_path / "cache")
+    try:
+        for _ in range(2):  # who was refused may be asked for again
+            with pytest.raises(Refused) as caught:
+                member.check_right_to_submit()
+            assert caught.value.code == "not-allowed"
+    finally:
+        member.stop()
+
+
+def test_who_may_submit_is_asked_for_once_a_session(poc: Poc, flare: Flare) -> None:
+    """As the server's audit log has it; what is submitted to ask is no job."""
+    audit = poc.kit.parent / "server" / "audit.log"
+
+    def asked() -> int:
+        return audit.read_text().count("may-submit")
+
+    before, jobs = asked(), len(flare.snapshot().jobs)
+    for _ in range(3):
+        flare.check_right_to_submit()
+    assert asked() == before + 1
+    session = flare._connection._session
+    assert session is not None
+    session.close()
+    wait_for(lambda: flare._connection._session not in (None, session), "new session")
+    for _ in range(2):
+        flare.check_right_to_submit()
+    assert asked() == before + 2
+    assert len(flare.snapshot().jobs) == jobs
+
+
 def test_a_session_that_the_server_ended_is_made_anew(flare: Flare) -> None:
     session = flare._connection._session
     assert session is not None

@@ -18,6 +18,7 @@ from nvflare.apis.utils.job_submit_token import canonical_job_content_hash
 from nvflare.fuel.utils.zip_utils import zip_directory_to_bytes
 from nvflare.private.fed.server.job_meta_validator import JobMetaValidator
 
+from bundle.connection import Refused
 from bundle.form import names, read_form
 from bundle.jobs import Job as JobFolder
 from bundle.jobs import read_job
@@ -39,10 +40,15 @@ class Store:
         jobs = (Job(FINISHED_JOB, "mnist", COMPLETED), Job(RUNNING_JOB, "mnist", "RUNNING"))
         self.now = Snapshot(1, 1001.0, clients=clients, jobs=jobs)
         self.accepted: dict[str, tuple[str, dict[str, Any], JobFolder]] = {}  # hash, meta and job by token
+        self.refused: BundleError | None = None
         self._lock = threading.Lock()
 
     def snapshot(self) -> Snapshot:
         return self.now
+
+    def check_right_to_submit(self) -> None:
+        if self.refused:
+            raise self.refused
 
     def model_file(self, job_id: str, best: bool = False) -> Path:
         assert (job_id, best) == (FINISHED_JOB, False)
@@ -204,6 +210,18 @@ def test_a_job_that_says_where_it_runs_runs_there() -> None:
     check_sites((), own, snapshot)
     with pytest.raises(BundleError, match="says itself where it runs"):
         check_sites(("site-1",), own, snapshot)
+
+
+def test_who_may_not_submit_is_told_before_anything_is_packed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it looked for the model to start from, of which there is none here."""
+    packed: list[object] = []
+    monkeypatch.setattr("dashboard.launch.run_bundle", lambda *arguments: packed.append(arguments))
+    store.refused = Refused("no", code="not-allowed")
+    with pytest.raises(Refused) as caught:
+        launched(store, start_from=NO_JOB)
+    assert caught.value is store.refused
+    assert packed == []
+    assert store.accepted == {}
 
 
 @pytest.mark.parametrize("problem", ["The FLARE server does not answer.", ""])

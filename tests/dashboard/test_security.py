@@ -39,13 +39,6 @@ ELEMENTS = re.compile(r"parseElements\(String\.raw`(.*?)`\)", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    served = Served(tmp_path_factory.mktemp("served"))
-    yield served
-    served.stop()
-
-
-@pytest.fixture(scope="module")
 def user(served: Served) -> Iterator[httpx.Client]:
     with served.logged_in() as client:
         yield client

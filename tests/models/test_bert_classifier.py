@@ -192,7 +192,9 @@ def test_without_a_network_an_error_if_asked(monkeypatch, tmp_path, texts):
     cut_network(monkeypatch, tmp_path)
     model = build(name="google-bert/bert-base-cased", on_missing="error")  # the constructor never raises
     get_weights(model)
-    with pytest.raises(BundleError, match=r"bert-base-cased: is not a folder here, and cannot be downloaded .* give the folder"):
+    with pytest.raises(
+        BundleError, match=r"bert-base-cased: is not a folder here, and cannot be downloaded .* give the folder"
+    ):
         model(texts)
 
 
