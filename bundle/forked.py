@@ -145,7 +145,7 @@ def start(
     """Starts a process of this Python: forked where there is a fork server that can do it, else as usual.
 
     Args:
-        command: its first part is `sys.executable`.
+        command: its first part is `sys.executable`; what follows are `-m` and a module, or a file, else it is not forked.
         env: its environment.
         cwd: where it starts; None is here.
         output: file number for its standard output and error, and no input; None: all three are this process's.
@@ -155,7 +155,8 @@ def start(
         refused: called with the reason why the fork server did not do it.
     """
     errors = output if errors is None else errors
-    if os.environ.get(SOCKET, OFF) != OFF and command[0] == sys.executable:
+    of_this_python = command[0] == sys.executable and (command[1] == "-m" or not command[1].startswith("-"))
+    if of_this_python and os.environ.get(SOCKET, OFF) != OFF:
         with ExitStack() as files:
             nothing = files.enter_context(open(os.devnull)).fileno() if output is not None else 0
             three = (nothing, 1 if output is None else output, 2 if errors is None else errors)

@@ -340,6 +340,15 @@ def test_the_fork_server_does_not_grow(tmp_path: Path, forks: psutil.Process) ->
     assert same[-1] == 0
 
 
+@pytest.mark.parametrize(
+    "command", [[sys.executable, "-c", "pass"], [sys.executable, "-u", "-c", "pass"], ["true", "x"]]
+)
+def test_other_commands_are_started_as_usual(forks: psutil.Process, command: list[str]) -> None:
+    process = start(command, env=dict(os.environ), refused=not_refused)
+    assert isinstance(process, subprocess.Popen)
+    assert process.wait(60) == 0
+
+
 def test_switched_off_and_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, str(program(tmp_path, ""))]
     reasons: list[str] = []
