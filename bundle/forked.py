@@ -145,7 +145,7 @@ def start(
     """Starts a process of this Python: forked where there is a fork server that can do it, else as usual.
 
     Args:
-        command: its first part is `sys.executable`; what follows are `-m` and a module, or a file, else it is not forked.
+        command: its first part is `sys.executable`; forked is a module (`-m`) or a file, and no other option of Python.
         env: its environment.
         cwd: where it starts; None is here.
         output: file number for its standard output and error, and no input; None: all three are this process's.
