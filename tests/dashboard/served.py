@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from bundle.forked import OFF, SOCKET
 from dashboard.passwords import write_password
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,9 +93,10 @@ class Served:
         folder: empty; kit, password, cache and log go there.
         module: what `python -m` runs; it takes the options of the dashboard.
         options: more of them.
+        forks: with a fork server of its own, which few tests need.
     """
 
-    def __init__(self, folder: Path, module: str = "dashboard", *options: str) -> None:
+    def __init__(self, folder: Path, module: str = "dashboard", *options: str, forks: bool = False) -> None:
         self.port, self.folder = free_port(), folder
         secure = "--tls-cert" in options
         self.cookie = f"flare_dashboard_{self.port}"
@@ -103,10 +105,9 @@ class Served:
         kit = make_kit(folder / "kit", free_port())
         files = ["--password-file", str(folder / "password"), "--cache", str(folder / "cache")]
         command = [sys.executable, "-m", module, "--kit", str(kit), "--port", str(self.port), *files, *options]
+        env = os.environ | {"OMP_NUM_THREADS": "1"} | ({} if forks else {SOCKET: OFF})
         with (folder / "log").open("w") as log:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
-            )
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=env)
         self._wait()
 
     def client(self) -> httpx.Client:

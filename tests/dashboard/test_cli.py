@@ -26,7 +26,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     monkeypatch.delenv(SOCKET, raising=False)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    served = Served(tmp_path)
+    served = Served(tmp_path, forks=True)
     yield served
     if served.process.poll() is None:
         served.stop()
