@@ -23,6 +23,9 @@ STOP_S = 4.0
 # FLARE's time-outs for a site that is silent are for networks; here we tell it which processes have ended. In the first
 # of these a message arrives that such a process has sent before.
 LOST = {"NVFLARE_DEAD_CLIENT_GRACE_PERIOD": "2", "NVFLARE_DEAD_CLIENT_CHECK_LEAD_TIME": "2"}
+END = {
+    "NVFLARE_END_RUN_READINESS_CHECK_INTERVAL": "0.05"
+}  # how often FLARE asks components whether they are ready to end
 
 
 class Simulator:
@@ -45,7 +48,7 @@ class Simulator:
         workspace.mkdir(parents=True, exist_ok=True)
         output = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)  # and through no link
         try:
-            env = {**LOST, **environment(threads), MARK: mark(workspace)}
+            env = {**LOST, **END, **environment(threads), MARK: mark(workspace)}
             self.process = start(
                 command, env=env, cwd=self._empty.name, output=output, session=True, refused=self._not_forked
             )

@@ -17,6 +17,7 @@ if sys.path[0] == str(Path(__file__).parent):  # the modules beside this program
     sys.path.pop(0)
 
 import argparse
+import compileall
 import copy
 import ctypes
 import logging
@@ -30,6 +31,7 @@ import time
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
+from py_compile import PycInvalidationMode
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,6 +66,7 @@ _connect = SimulatorClientRunner._create_connection
 _clean_up = SimulatorClientRunner._cleanup_process
 _clean = SimulatorRunner._cleanup_workspace
 _client_run = SimulatorRunner.client_run
+_unpack = simulator_runner.unzip_all_from_bytes
 
 
 class Losses:
@@ -272,6 +275,12 @@ def clean_workspace(self: SimulatorRunner) -> None:
         _clean(self)
 
 
+def unpack(job: bytes, folder: str) -> None:
+    """As FLARE's; then compiles the code, from where it is copied to the server and all sites: else each would."""
+    _unpack(job, folder)
+    compileall.compile_dir(folder, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
+
+
 def split_command(command: str, comments: bool = False) -> list[str]:
     """The arguments of a site's process, from the line that FLARE writes without quotes: a path may hold a blank."""
     return [part for part in SEPARATORS.split(command) if part is not None]
@@ -302,6 +311,7 @@ SimulatorClientRunner.get_next_run_client = get_next_run_client
 SimulatorRunner.run = run
 SimulatorRunner.client_run = client_run
 SimulatorRunner._cleanup_workspace = clean_workspace
+simulator_runner.unzip_all_from_bytes = unpack
 simulator_runner.shlex = SimpleNamespace(split=split_command)
 simulator_runner.subprocess = SimpleNamespace(Popen=start_process, TimeoutExpired=subprocess.TimeoutExpired)
 without_waits(simulator_runner)
