@@ -10,13 +10,18 @@ from benchmarks.results.tables import met, table
 
 def startup(result: dict[str, Any]) -> str:
     """A row a quantity: median and range, beside those of the other checkout."""
-    names = {"wall_s": "command, wall", "cpu_s": "command, processor", "to_prompt_s": "last event to the prompt, wall"}
+    names = {
+        "wall_s": "command, wall",
+        "cpu_s": "command, processor",
+        "to_prompt_s": "last event to the prompt, wall",
+        "round_s": "a round, wall",
+    }
     before = f"at {result['before']}" if "before" in result else "before"
     rows = []
     for key, title in names.items():
         now, target = result["medians"]["now"][key], result["targets"][key]
         earlier = result["medians"].get("before", {}).get(key)
-        relative = key == "wall_s"
+        relative = key in ("wall_s", "round_s")
         value = now / earlier if relative and earlier else now
         verdict = [f"at most {target:g}{'x' if relative else ' s'}", met(value <= target)]
         verdict = verdict if earlier or not relative else ["", ""]
@@ -29,7 +34,7 @@ def startup(result: dict[str, Any]) -> str:
 
 def _spans(result: dict[str, Any], name: str, key: str) -> str:
     values = sorted(run[key] for run in result["runs"].get(name, []))
-    return f"{result['medians'][name][key]:.1f} ({values[0]:.1f} to {values[-1]:.1f})" if values else ""
+    return f"{result['medians'][name][key]:.2f} ({values[0]:.2f} to {values[-1]:.2f})" if values else ""
 
 
 def peers(result: dict[str, Any]) -> str:
