@@ -31,7 +31,7 @@ LENGTH = struct.Struct("!I")
 LONGEST = 100  # bytes of a socket's path, that all systems know
 
 
-class Refused(Exception):
+class NotForked(Exception):
     """The fork server is not to fork this process; the message says why."""
 
 
@@ -47,7 +47,7 @@ class ForkedProcess:
         patience_s: how long to wait for the fork server's answer, which may still be importing; None: for ever.
 
     Raises:
-        Refused: the fork server is not there, or will not.
+        NotForked: the fork server is not there, or will not.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class ForkedProcess:
             answer = self._message(patience_s)
         except OSError as error:
             self._sock.close()
-            raise Refused(f"cannot be asked: {error.strerror or error}") from error
+            raise NotForked(f"cannot be asked: {error.strerror or error}") from error
         if answer is None or "pid" not in answer:
             self._sock.close()
-            raise Refused((answer or {}).get("refused", "it has ended"))
+            raise NotForked((answer or {}).get("refused", "it has ended"))
         self.pid: int = answer["pid"]
 
     def _message(self, timeout: float | None) -> dict[str, Any] | None:
@@ -162,7 +162,7 @@ def start(
             three = (nothing, 1 if output is None else output, 2 if errors is None else errors)
             try:
                 return ForkedProcess(command[1:], env, cwd, three, session, patience_s)
-            except Refused as error:
+            except NotForked as error:
                 refused(str(error))
     stdin = None if output is None else subprocess.DEVNULL
     return subprocess.Popen(
