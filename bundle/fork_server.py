@@ -1,13 +1,12 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
 """A process that has imported what FLARE's processes need, and forks one on request: `python ARGUMENTS`, but warm.
 
-    python fork_server.py LISTENER ROOM
+    python fork_server.py LISTENER PATH ROOM
 
-Each connection to the socket is one process, from its start to its end. Who connects sends
-
-    {"arguments": [...], "env": {...}, "cwd": "...", "session": bool}    and three files: standard input, output, error
-
-and is answered `{"pid": 123}` and, when it has ended, `{"code": 0}`; or `{"refused": "why"}`, and starts it as usual.
+Each connection to the socket is one process, from its start to its end. Who connects sends `arguments`, `env`, `cwd`,
+`session` (lead one?) and what is inherited (`umask`, `nice`, `cores`, `ignored` signals) as JSON, and three files, for
+standard input, output and error; and is answered `{"pid": 123}` and, when it has ended, `{"code": 0}`; or
+`{"refused": "why"}`, and starts it as usual.
 Between them it may send `{"signal": 15}`. A process ends with the connection that it was asked for on, and all end with
 this one, which ends when its standard input does. Nothing is computed here: no thread, no CUDA context and no random
 number exists before a fork, or it is refused.
@@ -121,11 +120,12 @@ class ForkServer:
 
     Args:
         listener: a socket that listens.
+        place: its path.
         environment: that the imports found.
     """
 
-    def __init__(self, listener: socket.socket, environment: dict[str, str]) -> None:
-        self.listener = listener
+    def __init__(self, listener: socket.socket, place: Path, environment: dict[str, str]) -> None:
+        self.listener, self.place = listener, place
         self.pid = os.getpid()
         self.environment = environment
         self.path = list(sys.path)  # Python's own, with what its .pth files add: it was started without PYTHONPATH
@@ -164,10 +164,9 @@ class ForkServer:
     def close(self) -> None:
         """Removes the socket, which an owner that was killed has left."""
         signal.set_wakeup_fd(-1)  # what was forked ends now, and nobody waits for that any more
-        path = Path(self.listener.getsockname())
         with suppress(OSError):
-            path.unlink()
-            path.parent.rmdir()
+            self.place.unlink()
+            self.place.parent.rmdir()
 
     def start(self, connection: Connection) -> dict[str, Any] | None:
         """Forks; what to become in the child, None here."""
@@ -255,8 +254,7 @@ def close(files: list[int]) -> None:
 def become(process: dict[str, Any]) -> None:
     """Turns this process, just forked, into the one that was asked for, and runs it to its end."""
     arguments, env, files = process["arguments"], process["env"], process["files"]
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    inherit(process)
     if process["session"]:
         os.setsid()
     end_with(process["parent"])
@@ -282,6 +280,17 @@ def become(process: dict[str, Any]) -> None:
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
         runpy.run_path(arguments[0], run_name="__main__")
+
+
+def inherit(process: dict[str, Any]) -> None:
+    """What a process has from the one that starts it."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in process["ignored"] else usual)
+    os.umask(process["umask"])
+    if os.getpriority(os.PRIO_PROCESS, 0) != process["nice"]:
+        os.setpriority(os.PRIO_PROCESS, 0, process["nice"])
+    os.sched_setaffinity(0, process["cores"])
 
 
 def draw_again() -> None:
@@ -358,7 +367,7 @@ def main() -> dict[str, Any] | None:
     os.environ.pop(ROOM)
     environment = dict(os.environ)
     preload()
-    return ForkServer(listener, environment).run()
+    return ForkServer(listener, Path(sys.argv[2]), environment).run()
 
 
 def leave(code: int) -> NoReturn:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -28,7 +29,7 @@ OFF = "off"
 PARENT = "FLARE_BUNDLE_FORKED_BY"  # process id; as in `fork_server`
 ROOM = "FLARE_BUNDLE_ROOM"  # as in `fork_server`
 LENGTH = struct.Struct("!I")
-LONGEST = 100  # bytes of a socket's path, that all systems know
+PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)  # if ignored, as under nohup
 
 
 class NotForked(Exception):
@@ -64,10 +65,11 @@ class ForkedProcess:
         self._lock = threading.Lock()
         self._received = b""
         asked = {"arguments": list(arguments), "env": dict(env), "cwd": cwd or os.getcwd(), "session": session}
-        body = json.dumps(asked).encode()
+        body = json.dumps(asked | inherited()).encode()
         self._sock = socket.socket(socket.AF_UNIX)
         try:
-            self._sock.connect(os.environ[SOCKET])
+            with _short(os.environ[SOCKET]) as path:
+                self._sock.connect(path)
             socket.send_fds(self._sock, [LENGTH.pack(len(body))], files)
             self._sock.sendall(body)
             answer = self._message(patience_s)
@@ -131,6 +133,29 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
+def inherited() -> dict[str, Any]:
+    """What a process gets from the one that starts it, besides what that one chooses."""
+    mask = re.search(r"^Umask:\s*(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert mask
+    return {
+        "umask": int(mask[1], 8),  # os.umask() would have to change it, for all threads
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
+        "cores": sorted(os.sched_getaffinity(0)),
+        "ignored": [number for number in PASSED_ON if signal.getsignal(number) == signal.SIG_IGN],
+    }
+
+
+@contextmanager
+def _short(path: str) -> Iterator[str]:
+    """The same path with few bytes: that of a socket has at most 107."""
+    folder, _, name = path.rpartition("/")
+    place = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{place}/{name}"
+    finally:
+        os.close(place)
+
+
 def start(
     command: Sequence[str],
     *,
@@ -182,16 +207,15 @@ def fork_server() -> Iterator[None]:
     On Linux; elsewhere processes are started as usual.
     """
     folder = tempfile.mkdtemp(prefix="flare-bundle-") if sys.platform == "linux" and SOCKET not in os.environ else ""
-    path = f"{folder}/fork"
-    if not folder or len(os.fsencode(path)) > LONGEST:
-        if folder:
-            os.rmdir(folder)
+    if not folder:
         yield
         return
+    path = f"{folder}/fork"
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
+        with _short(path) as short:
+            listener.bind(short)
         listener.listen(128)
-        process = _start(listener)
+        process = _start(listener, path)
     os.environ[SOCKET] = path
     try:
         yield
@@ -202,11 +226,11 @@ def fork_server() -> Iterator[None]:
         os.rmdir(folder)
 
 
-def _start(listener: socket.socket) -> subprocess.Popen[bytes]:
+def _start(listener: socket.socket, path: str) -> subprocess.Popen[bytes]:
     room = "0" * 20_000
     env = {**os.environ, "OPENBLAS_NUM_THREADS": "1", ROOM: room}
     env.pop("PYTHONPATH", None)
-    command = [sys.executable, str(PROGRAM), str(listener.fileno()), room]
+    command = [sys.executable, str(PROGRAM), str(listener.fileno()), path, room]
     return subprocess.Popen(
         command, env=env, stdin=subprocess.PIPE, pass_fds=[listener.fileno()], cwd="/", start_new_session=True
     )

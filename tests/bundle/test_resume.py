@@ -227,7 +227,7 @@ def test_a_job_that_runs_is_left_alone(kits: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_wrong_places_are_named(kits: Path, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="no server's startup kit"):
+    with pytest.raises(BundleError, match="not a server's startup kit"):
         resume_at_server(JOB_ID, tmp_path, None)
     with pytest.raises(BundleError, match="no such job; the jobs under"):
         resume_at_server("1" * 36, kits, None)

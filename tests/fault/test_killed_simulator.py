@@ -98,7 +98,7 @@ def test_all_sites_are_killed(tmp_path: Path) -> None:
     with running(tmp_path, "--set", "train.local_epochs=5") as started:
         wait_for_rounds(tmp_path / "ws" / PROGRESS, 1)
         ours = psutil.Process(started.pid).children(recursive=True)
-        sites = [one for one in ours if "nvflare.private.fed.app.simulator.simulator_worker" in one.cmdline()]
+        sites = [one for one in ours if "--client" in one.cmdline()]
         assert len(sites) == 2
         kill(sites)
         assert started.wait(180) not in (0, None)

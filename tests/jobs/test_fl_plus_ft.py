@@ -157,7 +157,7 @@ def client_process(workspace: Path, site: str) -> int:
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
-        worker = "nvflare.private.fed.app.simulator.simulator_worker" in words and site in words
+        worker = "--client" in words and site in words
         if worker and any(str(workspace) in word for word in words):
             return int(folder.name)
     pytest.fail(f"no process of {site}")
