@@ -238,7 +238,7 @@ def test_wrong_places_are_named(kits: Path, tmp_path: Path) -> None:
         find_admin_kit(kits, None)
     with pytest.raises(BundleError, match="expected one admin's kit, got none"):
         find_admin_kit(tmp_path / "elsewhere" / "server", None)
-    with pytest.raises(BundleError, match="no workspace of the simulator"):
+    with pytest.raises(BundleError, match="not a workspace of the simulator"):
         resume_in_simulator(JOB_ID, kits, None, None)
 
 

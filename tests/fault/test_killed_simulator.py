@@ -14,6 +14,7 @@ import psutil
 import pytest
 import torch
 
+from bundle.forked import SOCKET
 from tests.fault.ended_early import BEST, FINAL, SETTINGS, TOLERANCE, difference, kill, wait_for_rounds
 from tests.jobs.flare import ROOT, bundle, environment, progress
 
@@ -26,6 +27,7 @@ OPTIONS = [option for setting in SETTINGS for option in ("--set", setting)]
 def running(folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """hello-pt by `bundle run` in `folder`/ws, its output in `folder`/output; killed at the end, if it still runs."""
     env = {**environment(folder), "PYTHONPATH": str(ROOT)}
+    env.pop(SOCKET, None)  # a fork server of its own, so that all are its children
     command = [sys.executable, "-m", "bundle", "run", "hello-pt", "-w", str(folder / "ws"), *OPTIONS, *options]
     with (folder / "output").open("wb") as output:
         started = subprocess.Popen(command, cwd=folder, env=env, stdout=output, start_new_session=True)
