@@ -160,7 +160,7 @@ def test_signals(tmp_path: Path, forks: psutil.Process) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.01)
         process.send_signal(number)
-        assert process.wait(10) == -number
+        assert process.wait(60) == -number
         assert process.poll() == -number
         process.kill()  # which is over
 
@@ -171,11 +171,11 @@ def test_it_shows_as_what_it_is(tmp_path: Path, forks: psutil.Process) -> None:
         [str(program(tmp_path, "import time; time.sleep(600)")), "--client", "site-1"], env={**os.environ, "A": "B C"}
     )
     shown = psutil.Process(process.pid)
-    until(lambda: shown.environ().get("A") == "B C", "it is not shown", 10)
+    until(lambda: shown.environ().get("A") == "B C", "it is not shown", 60)
     assert shown.cmdline()[1:4] == [str(tmp_path / "program.py"), "--client", "site-1"]
     assert "0000" not in "".join(psutil.Process(forks.pid).cmdline())
     process.kill()
-    process.wait(10)
+    process.wait(60)
 
 
 def test_it_ends_with_who_asked_for_it(tmp_path: Path, forks: psutil.Process) -> None:
@@ -193,10 +193,10 @@ def test_it_ends_with_who_asked_for_it(tmp_path: Path, forks: psutil.Process) ->
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as asked:
         assert asked.stdout is not None
         process = psutil.Process(int(asked.stdout.readline()))
-        until(lambda: process.children() != [], "no child", 10)
+        until(lambda: process.children() != [], "no child", 60)
         family = [process, *process.children()]
         asked.kill()
-    until(lambda: not any(one.is_running() and one.status() != "zombie" for one in family), "it is left", 10)
+    until(lambda: not any(one.is_running() and one.status() != "zombie" for one in family), "it is left", 60)
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
@@ -221,7 +221,7 @@ def test_all_end_with_the_fork_server_and_that_with_its_owner(tmp_path: Path, vi
         (owner if victim == "owner" else both[0]).send_signal(end)
         rest = owner.stdout.read()
     assert rest == ("" if victim == "owner" else "-9\n")
-    until(lambda: not any(one.is_running() and one.status() != "zombie" for one in both), "one is left", 10)
+    until(lambda: not any(one.is_running() and one.status() != "zombie" for one in both), "one is left", 60)
     assert not Path(socket).parent.exists()
 
 
@@ -248,9 +248,9 @@ def test_a_fork_server_that_does_not_answer_is_not_waited_for(tmp_path: Path, fo
     assert isinstance(process, subprocess.Popen)
     assert reasons == ["cannot be asked: no answer in time"]
     process.kill()
-    process.wait(10)
+    process.wait(60)
     assert forked([str(program(tmp_path, ""))]).wait(60) == 0
-    until(lambda: forks.children() == [], "it is left", 10)
+    until(lambda: forks.children() == [], "it is left", 60)
 
 
 @pytest.mark.parametrize(
@@ -340,9 +340,11 @@ def test_the_fork_server_does_not_grow(tmp_path: Path, forks: psutil.Process) ->
     for _ in range(2):
         for _ in range(25):
             assert forked([str(path)]).wait(60) == 0
-        sizes.append((forks.memory_full_info().uss, forks.num_fds(), len(forks.children())))
+        status = Path(f"/proc/{forks.pid}/status").read_text()
+        anonymous_kb = int(status.partition("RssAnon:")[2].split()[0])  # without files, which other processes map, too
+        sizes.append((anonymous_kb, forks.num_fds(), len(forks.children())))
     (first, *others), (second, *same) = sizes
-    assert second - first < 2**20
+    assert second - first < 1024
     assert others == same
     assert same[-1] == 0
 
