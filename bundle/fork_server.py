@@ -288,9 +288,9 @@ def inherit(process: dict[str, Any]) -> None:
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, signal.SIG_IGN if number in process["ignored"] else usual)
     os.umask(process["umask"])
-    if os.getpriority(os.PRIO_PROCESS, 0) != process["nice"]:
+    with suppress(OSError):  # one of higher priority than the fork server, or with other cores
+        os.sched_setaffinity(0, process["cores"])
         os.setpriority(os.PRIO_PROCESS, 0, process["nice"])
-    os.sched_setaffinity(0, process["cores"])
 
 
 def draw_again() -> None:
