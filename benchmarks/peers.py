@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.framework_time import make_stock
-from benchmarks.simulate import export
+from benchmarks.simulate import export, keep_training, server_json, usual_environment
 from bundle import ROOT
 
 TUNED = ("--cpus", "1", "--threads", "1")
@@ -34,9 +33,10 @@ TUNED = ("--cpus", "1", "--threads", "1")
 def run(command: list[str], folder: Path, **env: str) -> tuple[float, str]:
     """Wall seconds of a command, and what it printed."""
     folder.mkdir(exist_ok=True)
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     started = time.monotonic()
-    done = subprocess.run(command, cwd=folder, env=variables | env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=usual_environment() | env, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{command[:4]} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
     return time.monotonic() - started, done.stdout
@@ -55,15 +55,12 @@ def flare(kind: str, sites: int, rounds: int, folder: Path) -> dict[str, float]:
     job = export("hello-pt", folder / "job", [f"num_rounds={rounds}", "dataset=digits"])
     if kind == "stock":
         make_stock(job)
-    path = job / "app" / "config" / "config_fed_server.json"
-    config = json.loads(path.read_text())
-    config["workflows"] = [flow for flow in config["workflows"] if flow["id"] in ("pre_train", "scatter_and_gather")]
-    path.write_text(json.dumps(config))
+    keep_training(job)
     where = ["-w", str(folder / "ws"), "-n", str(sites), "-t", str(sites)]
     bundle = [sys.executable, "-m", "bundle", "run", str(job), *where]
     own = [str(Path(sys.executable).with_name("nvflare")), "simulator", str(job), *where]
     wall, _ = run(bundle if kind == "bundle" else own, folder / "empty")
-    summary = json.loads((folder / "ws" / "server" / "simulate_job" / "job_stats_run_summary.json").read_text())
+    summary = server_json(folder / "ws", "job_stats_run_summary.json")
     tasks = [task for task in summary["timing"]["tasks"] if task["task_name"] == "train"]
     ends = sorted(task["received_at"] for task in tasks)[sites - 1 :: sites]  # of each round, its last result
     rounds_s = [after - before for before, after in itertools.pairwise(ends)]

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.peaks import Peaks
-from benchmarks.simulate import export, simulate
+from benchmarks.simulate import export, keep_training, simulate
 from bundle.report.reading import read_report
 
 WIDE = Path(__file__).with_name("wide.py")
@@ -46,10 +46,8 @@ def make_job(layers: int | None, sites: int, rounds: int, folder: Path) -> Path:
     settings = [f"num_rounds={rounds}", "dataset=digits", "local_steps=1", "batch_size=8", "local_lr=0.001"]
     settings += [f"scatter_and_gather.min_clients={sites}"]
     job = export("hello-pt", folder, settings)
-    server, client = (job / "app" / "config" / f"config_fed_{side}.json" for side in ("server", "client"))
-    config = json.loads(server.read_text())
-    config["workflows"] = [flow for flow in config["workflows"] if flow["id"] in ("pre_train", "scatter_and_gather")]
-    server.write_text(json.dumps(config))
+    keep_training(job)
+    client = job / "app" / "config" / "config_fed_client.json"
     if layers is not None:
         shutil.copy(WIDE, job / "app" / "custom" / "wide.py")
         config = json.loads(client.read_text())

@@ -29,6 +29,19 @@ def export(job: str, out: Path, settings: list[str]) -> Path:
     return out
 
 
+def keep_training(job: Path) -> None:
+    """Leaves an exported hello-pt the workflows that initialise and train, and no validation after them."""
+    path = job / "app" / "config" / "config_fed_server.json"
+    config = json.loads(path.read_text())
+    config["workflows"] = [flow for flow in config["workflows"] if flow["id"] in ("pre_train", "scatter_and_gather")]
+    path.write_text(json.dumps(config))
+
+
+def usual_environment() -> dict[str, str]:
+    """This process's, but Python keeps what it compiles, as it does where nobody has switched that off."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def simulate(job: Path, workspace: Path, sites: int, threads: int = 0, own: bool = False) -> float:
     """Runs FLARE's simulator, as `bundle run` does, from an empty folder; the wall time in seconds.
 

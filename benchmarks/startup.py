@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from benchmarks.simulate import usual_environment
 from bundle import ROOT
 
 TARGETS = {
@@ -42,9 +42,8 @@ def measure(checkout: Path, folder: Path, *options: str) -> dict[str, float]:
     workspace = folder / "ws"
     command = [str(checkout / ".venv" / "bin" / "python"), "-m", "bundle", "run", "hello-pt", "-w", str(workspace)]
     command += ["--set", "dataset=digits", "--html", str(folder / "report.html"), *options]
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     used, started = processor_seconds(), time.time()
-    subprocess.run(command, cwd=folder, env=env, check=True, capture_output=True)
+    subprocess.run(command, cwd=folder, env=usual_environment(), check=True, capture_output=True)
     ended = time.time()
     lines = (workspace / "server" / "simulate_job" / "progress.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
