@@ -203,12 +203,12 @@ def _add_provision(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     from bundle.run import run
 
+    _check_file(options.html)
     if options.html:
         import matplotlib.figure  # noqa: F401  # a second, which is not missed while the fork server imports, too
 
         from bundle.report.html import to_html
 
-        _check_file(options.html)
     report = run(options.job, options.sites, options.threads, options.workspace, options.settings)
     if report is None:
         return INTERRUPTED

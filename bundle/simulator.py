@@ -23,9 +23,8 @@ STOP_S = 4.0
 # FLARE's time-outs for a site that is silent are for networks; here we tell it which processes have ended. In the first
 # of these a message arrives that such a process has sent before.
 LOST = {"NVFLARE_DEAD_CLIENT_GRACE_PERIOD": "2", "NVFLARE_DEAD_CLIENT_CHECK_LEAD_TIME": "2"}
-END = {
-    "NVFLARE_END_RUN_READINESS_CHECK_INTERVAL": "0.05"
-}  # how often FLARE asks components whether they are ready to end
+# How often FLARE asks components whether they are ready to end.
+END = {"NVFLARE_END_RUN_READINESS_CHECK_INTERVAL": "0.05"}
 
 
 class Simulator:

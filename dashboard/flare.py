@@ -227,7 +227,7 @@ def _submit_nothing(session: Session) -> None:
     with tempfile.TemporaryDirectory(prefix="dashboard-") as temporary:
         folder = Path(temporary, "may-submit")
         folder.mkdir()
-        with suppress(InvalidJobDefinition):  # the user may, but this is no job
+        with suppress(InvalidJobDefinition):  # the user may, but this is not a job
             session.submit_job(str(folder))
 
 

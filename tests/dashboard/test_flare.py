@@ -227,7 +227,7 @@ def test_a_member_is_refused_before_a_job_is_packed(poc: Poc, flare: Flare, tmp_
 
 
 def test_who_may_submit_is_asked_for_once_a_session(poc: Poc, flare: Flare) -> None:
-    """As the server's audit log has it; what is submitted to ask is no job."""
+    """As the server's audit log has it; what is submitted to ask is not a job."""
     audit = poc.kit.parent / "server" / "audit.log"
 
     def asked() -> int:
