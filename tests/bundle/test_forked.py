@@ -343,10 +343,10 @@ def test_the_fork_server_does_not_grow(tmp_path: Path, forks: psutil.Process) ->
         status = Path(f"/proc/{forks.pid}/status").read_text()
         anonymous_kb = int(status.partition("RssAnon:")[2].split()[0])  # without files, which other processes map, too
         sizes.append((anonymous_kb, forks.num_fds(), len(forks.children())))
-    (first, *others), (second, *same) = sizes
+    (first, files, _), (second, more_files, children) = sizes
     assert second - first < 1024
-    assert others == same
-    assert same[-1] == 0
+    assert more_files <= files + 1  # the last connection is closed after the exit code is told
+    assert children == 0
 
 
 @pytest.mark.parametrize(
