@@ -20,8 +20,6 @@ from pathlib import Path
 if sys.path[0] == str(Path(__file__).parent):  # the modules beside this program are no top-level ones
     sys.path.pop(0)
 
-import atexit
-import ctypes
 import gc
 import importlib
 import importlib.machinery
@@ -33,11 +31,14 @@ import selectors
 import signal
 import socket
 import struct
-import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NoReturn
+from operator import itemgetter
+from typing import Any
+
+HERE = Path(__file__).parent
+become, leave, show_as = itemgetter("become", "leave", "show_as")(runpy.run_path(str(HERE / "forked_child.py")))
+ROOM, LENGTH = itemgetter("ROOM", "LENGTH")(runpy.run_path(str(HERE / "forked.py")))
 
 PRELOADED = (
     "numpy.ma",
@@ -64,10 +65,6 @@ READ_ONCE = (
     *("ONEDNN_", "DNNL_", "TORCH", "PYTORCH_", "NPY_", "PROTOCOL_BUFFERS_", "GRPC_"),
 )
 SET_HERE = {"PYTHONPATH", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
-ROOM = "FLARE_BUNDLE_ROOM"  # of the environment; see `show_as`
-PARENT = "FLARE_BUNDLE_FORKED_BY"  # the process id of this one, in the environment of what it forks
-PR_SET_PDEATHSIG = 1
-LENGTH = struct.Struct("!I")
 
 
 class Connection:
@@ -251,105 +248,6 @@ def close(files: list[int]) -> None:
         os.close(file)
 
 
-def become(process: dict[str, Any]) -> None:
-    """Turns this process, just forked, into the one that was asked for, and runs it to its end."""
-    arguments, env, files = process["arguments"], process["env"], process["files"]
-    inherit(process)
-    if process["session"]:
-        os.setsid()
-    end_with(process["parent"])
-    for target, file in enumerate(files):
-        os.dup2(file, target)
-    close(files)
-    sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
-    os.chdir(process["cwd"])
-    show_as([sys.executable, *arguments], env)
-    os.environ.clear()
-    os.environ.update(env)
-    os.environ[PARENT] = str(process["parent"])
-    time.tzset()
-    share_cores(env)
-    draw_again()
-    ahead = [part for part in env.get("PYTHONPATH", "").split(os.pathsep) if part]
-    module = arguments[0] == "-m"
-    sys.path[:] = [os.getcwd() if module else str(Path(arguments[0]).parent), *ahead, *process["path"]]
-    sys.argv = arguments[1:] if module else arguments
-    sys.path_importer_cache.clear()
-    importlib.invalidate_caches()
-    if module:
-        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
-    else:
-        runpy.run_path(arguments[0], run_name="__main__")
-
-
-def inherit(process: dict[str, Any]) -> None:
-    """What a process has from the one that starts it."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
-        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        signal.signal(number, signal.SIG_IGN if number in process["ignored"] else usual)
-    os.umask(process["umask"])
-    with suppress(OSError):  # one of higher priority than the fork server, or with other cores
-        os.sched_setaffinity(0, process["cores"])
-        os.setpriority(os.PRIO_PROCESS, 0, process["nice"])
-
-
-def draw_again() -> None:
-    """What was drawn once while modules were imported, and must differ between processes."""
-    random.seed()
-    if numpy := sys.modules.get("numpy"):
-        numpy.random.seed()
-    if torch := sys.modules.get("torch"):
-        torch.default_generator.seed()
-    streams: Any = sys.modules.get("nvflare.fuel.f3.streaming.stream_utils")
-    if streams:  # where the numbers of streams begin
-        streams.sid_base = int(time.time() * streams.MILLION) + random.randint(0, streams.MILLION)
-
-
-def end_with(parent: int) -> None:
-    """From now on the end of the fork server is this process's own, and its own that of all that it forks."""
-    known = parent
-
-    def follow() -> None:
-        nonlocal known
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != known:  # which has ended already
-            os._exit(1)
-        known = os.getpid()
-
-    follow()
-    os.register_at_fork(after_in_child=follow)
-
-
-def share_cores(env: dict[str, str]) -> None:
-    """The numbers of threads, which the libraries have read before; as they read them, OpenBLAS has OpenMP's too."""
-    from threadpoolctl import threadpool_limits
-
-    cores = str(len(os.sched_getaffinity(0)))
-    openmp = env.get("OMP_NUM_THREADS") or cores
-    limits = {"openmp": openmp, "mkl": env.get("MKL_NUM_THREADS") or openmp}
-    limits["openblas"] = env.get("OPENBLAS_NUM_THREADS") or openmp
-    threadpool_limits({name: int(number) for name, number in limits.items() if number.isdigit()})
-    if openmp.isdigit() and (torch := sys.modules.get("torch")):
-        torch.set_num_threads(int(openmp))
-
-
-def show_as(command: list[str], env: dict[str, str]) -> None:
-    """Shows a command and an environment to `ps` and all who look in /proc, which show those of the program's start.
-
-    The kernel reads both in the memory of the process, where its start has put them, and where ROOM has made room.
-    """
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    places = [
-        int(field) for field in fields[45:49]
-    ]  # arg_start, arg_end, env_start, env_end: fields 48 to 51 of proc(5)
-    texts = (command, [f"{name}={value}" for name, value in env.items()])
-    for start, end, parts in zip(places[::2], places[1::2], texts, strict=True):
-        block = b"".join(os.fsencode(part) + b"\0" for part in parts)
-        size = end - start
-        block = block[: size - 2] if len(block) >= size else block
-        ctypes.memmove(start, block + b" " * (size - len(block) - 1) + b"\0", size)
-
-
 def preload() -> None:
     """What is not installed is not missed here, but by who needs it."""
     for name in PRELOADED:
@@ -368,16 +266,6 @@ def main() -> dict[str, Any] | None:
     environment = dict(os.environ)
     preload()
     return ForkServer(listener, Path(sys.argv[2]), environment).run()
-
-
-def leave(code: int) -> NoReturn:
-    """As at the end of a program, but for the last step: what was imported before the fork is not taken apart."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
 """Processes that a fork server forks, with the interface of `subprocess.Popen`.
 
-Imports nothing of the bundle: `simulator_process` loads it by its path.
+Imports nothing of the bundle: programs load it by its path.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Any
 PROGRAM = Path(__file__).with_name("fork_server.py")
 SOCKET = "FLARE_BUNDLE_FORK_SERVER"  # path of its socket; `off` turns it off
 OFF = "off"
-PARENT = "FLARE_BUNDLE_FORKED_BY"  # process id; as in `fork_server`
-ROOM = "FLARE_BUNDLE_ROOM"  # as in `fork_server`
+PARENT = "FLARE_BUNDLE_FORKED_BY"  # the process id of the fork server, in the environment of what it forks
+ROOM = "FLARE_BUNDLE_ROOM"  # of the environment of the fork server; see `show_as`
 LENGTH = struct.Struct("!I")
 PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)  # if ignored, as under nohup
 

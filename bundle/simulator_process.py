@@ -19,12 +19,10 @@ if sys.path[0] == str(Path(__file__).parent):  # the modules beside this program
 import argparse
 import compileall
 import copy
-import ctypes
 import logging
 import os
 import re
 import runpy
-import signal
 import subprocess
 import threading
 import time
@@ -41,10 +39,13 @@ from nvflare.apis.job_def import JobMetaKey
 from nvflare.fuel.f3.mpm import MainProcessMonitor
 from nvflare.private.fed.app.simulator import simulator, simulator_runner
 from nvflare.private.fed.app.simulator.simulator_runner import SimulatorClientRunner, SimulatorRunner
+from nvflare.private.fed.server import fed_server
+from nvflare.widgets.fed_event import ServerFedEventRunner
 
 HERE = Path(__file__).parent
 SITE = HERE / "site_process.py"
 in_words = runpy.run_path(str(HERE / "exit_code.py"))["in_words"]
+end_with = runpy.run_path(str(HERE / "end_with.py"))["end_with"]
 without_waits = runpy.run_path(str(HERE / "waits.py"))["without_waits"]
 start, is_forked = itemgetter("start", "is_forked")(runpy.run_path(str(HERE / "forked.py")))
 
@@ -58,8 +59,8 @@ MARK = "FLARE_BUNDLE_RUN"  # as in bundle.in_use
 NOT_FORKED = "%s: its process is not forked: %s"
 OURS = {".lock", "simulator.log"}
 LOST_SITES = "bundle_lost_sites"  # property of the server's contexts: by site, why; as in custom.widgets.lost_sites
-PR_SET_PDEATHSIG = 1
 DYING_S = 0.1
+QUIET_S = 0.3  # without a message of a site's to all components, before the run ends: what it sent came before its result
 _choosing = threading.Lock()
 _do_one_task = SimulatorClientRunner.do_one_task
 _connect = SimulatorClientRunner._create_connection
@@ -286,26 +287,6 @@ def split_command(command: str, comments: bool = False) -> list[str]:
     return [part for part in SEPARATORS.split(command) if part is not None]
 
 
-def end_with_parent(parent: int) -> None:
-    """From now on the end of the thread that has started this process is its own; Linux knows how."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # which has ended already
-            os._exit(1)
-
-
-def end_with_parents() -> None:
-    """This process and all that it forks."""
-    end_with_parent(int(os.environ[MARK].partition(" ")[0]))
-    known = [os.getpid()]
-
-    def forked() -> None:
-        end_with_parent(known[0])
-        known[0] = os.getpid()
-
-    os.register_at_fork(after_in_child=forked)
-
-
 SimulatorClientRunner.do_one_task = do_one_task
 SimulatorClientRunner.get_next_run_client = get_next_run_client
 SimulatorRunner.run = run
@@ -314,13 +295,14 @@ SimulatorRunner._cleanup_workspace = clean_workspace
 simulator_runner.unzip_all_from_bytes = unpack
 simulator_runner.shlex = SimpleNamespace(split=split_command)
 simulator_runner.subprocess = SimpleNamespace(Popen=start_process, TimeoutExpired=subprocess.TimeoutExpired)
+fed_server.ServerFedEventRunner = partial(ServerFedEventRunner, grace_period=QUIET_S, queue_empty_period=QUIET_S)
 without_waits(simulator_runner)
 
 
 def main() -> None:
     os.umask(0o077)  # FLARE's persistor leaves models readable to all, and ours are not
     if MARK in os.environ and not is_forked():  # who is forked does so already
-        end_with_parents()
+        end_with(int(os.environ[MARK].partition(" ")[0]))
     parser = argparse.ArgumentParser()
     simulator.define_simulator_parser(parser)
     code = simulator.run_simulator(parser.parse_args())
