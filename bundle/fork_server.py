@@ -4,9 +4,9 @@
     python fork_server.py LISTENER PATH ROOM
 
 Each connection to the socket is one process, from its start to its end. Who connects sends `arguments`, `env`, `cwd`,
-`session` (lead one?) and what is inherited (`umask`, `nice`, `cores`, `ignored` signals) as JSON, and three files, for
-standard input, output and error; and is answered `{"pid": 123}` and, when it has ended, `{"code": 0}`; or
-`{"refused": "why"}`, and starts it as usual.
+`session` (lead one?), the module of PRELOADED `after` which it may be forked, and what is inherited (`umask`, `nice`,
+`cores`, `ignored` signals) as JSON, and three files, for standard input, output and error; and is answered
+`{"pid": 123}` and, when it has ended, `{"code": 0}`; or `{"refused": "why"}`, and starts it as usual.
 Between them it may send `{"signal": 15}`. A process ends with the connection that it was asked for on, and all end with
 this one, which ends when its standard input does. Nothing is computed here: no thread, no CUDA context and no random
 number exists before a fork, or it is refused.
@@ -40,24 +40,26 @@ HERE = Path(__file__).parent
 become, leave, show_as = itemgetter("become", "leave", "show_as")(runpy.run_path(str(HERE / "forked_child.py")))
 ROOM, LENGTH = itemgetter("ROOM", "LENGTH")(runpy.run_path(str(HERE / "forked.py")))
 
+# In this order. Who needs but the first ones asks for a process that is forked before the others are imported.
 PRELOADED = (
+    "threadpoolctl",
     "numpy.ma",
     "torch",
-    "torch._dynamo",  # imported by the first optimiser
-    "torch.utils.tensorboard",
+    "nvflare",
     "pydantic",
     "aiohttp.web",
-    "threadpoolctl",
-    "nvflare.private.fed.app.simulator.simulator_runner",
-    "nvflare.private.fed.app.simulator.simulator_worker",
-    "nvflare.app_common.executors.client_api_executor",
+    "nvflare.fuel.f3.drivers.grpc.streamer_pb2_grpc",
     "nvflare.app_common.workflows.scatter_and_gather",
-    "nvflare.app_opt.pt.ditto",
+    "nvflare.private.fed.app.simulator.simulator_runner",
+    "torch.utils.tensorboard",
     "nvflare.app_opt.pt.file_model_locator",
     "nvflare.app_opt.pt.file_model_persistor",
     "nvflare.app_opt.tracking.tb.tb_receiver",
+    "torch._dynamo",  # imported by the first optimiser
+    "nvflare.private.fed.app.simulator.simulator_worker",
+    "nvflare.app_common.executors.client_api_executor",
+    "nvflare.app_opt.pt.ditto",
     "nvflare.app_opt.tracking.tb.tb_event_writer",
-    "nvflare.fuel.f3.drivers.grpc.streamer_pb2_grpc",
 )
 # Read only once, by Python or by a library while it is imported: a process with another value is not ours to fork.
 READ_ONCE = (
@@ -74,22 +76,30 @@ class Connection:
         self.sock = sock
         self.pid = 0
         self.session = False
+        self.request: dict[str, Any] = {}
+        self.files: list[int] = []
 
-    def request(self) -> tuple[dict[str, Any], list[int]]:
+    def read(self) -> None:
         """What is asked for, and the three files. Raises OSError, ValueError."""
         self.sock.settimeout(10)
-        head, files, _, _ = socket.recv_fds(self.sock, LENGTH.size, 3)
-        try:
-            body = b""
-            (length,) = LENGTH.unpack(head)
-            while len(body) < length and (part := self.sock.recv(length - len(body))):
-                body += part
-            if len(files) != 3:
-                raise ValueError("three files are needed")
-            return json.loads(body), files
-        except (OSError, ValueError, struct.error):
-            close(files)
-            raise
+        head, self.files, _, _ = socket.recv_fds(self.sock, LENGTH.size, 3)
+        body = b""
+        (length,) = LENGTH.unpack(head)
+        while len(body) < length and (part := self.sock.recv(length - len(body))):
+            body += part
+        if len(self.files) != 3:
+            raise ValueError("three files are needed")
+        self.request = json.loads(body)
+
+    def close(self) -> None:
+        """Here; the files of a process that was forked are its own."""
+        self.sock.close()
+        self.close_files()
+
+    def close_files(self) -> None:
+        for file in self.files:
+            os.close(file)
+        self.files = []
 
     def tell(self, **message: Any) -> None:
         with suppress(OSError):
@@ -127,11 +137,14 @@ class ForkServer:
         self.environment = environment
         self.path = list(sys.path)  # Python's own, with what its .pth files add: it was started without PYTHONPATH
         self.connections: set[Connection] = set()
+        self.waiting: list[Connection] = []
+        self.imported: set[str] = set()
+        self.ended = False
         self.selector = selectors.DefaultSelector()
         self.random = random_states()
 
     def run(self) -> dict[str, Any] | None:
-        """Serves until standard input ends.
+        """Imports PRELOADED, and serves until standard input ends.
 
         Returns:
             In a process that was forked what it is to be; None in the fork server, at its end.
@@ -143,20 +156,55 @@ class ForkServer:
         self.selector.register(sys.stdin.fileno(), selectors.EVENT_READ, "owner")
         self.selector.register(self.listener, selectors.EVENT_READ, "new")
         self.selector.register(wake, selectors.EVENT_READ, wake)
-        while True:
-            for key, _ in self.selector.select():
-                if key.data == "owner" and not os.read(0, 1):
-                    self.close()
-                    return None
-                if key.data is wake:
-                    wake.recv(100)
-                    self.reap()
-                elif key.data == "new":
-                    connection = Connection(self.listener.accept()[0])
-                    if become := self.start(connection):
-                        return self.forked(become, connection, wake, woken)
-                elif isinstance(key.data, Connection) and not key.data.listen():
-                    self.selector.unregister(key.data.sock)  # the process is reaped later
+        process = self.preload()
+        while process is None and not self.ended:
+            process = self.serve(None)
+        if process is None:
+            self.close()
+            return None
+        for one in (self.listener, wake, woken):
+            one.close()
+        return process
+
+    def preload(self) -> dict[str, Any] | None:
+        """As `serve`, between the modules. What is not installed is not missed here, but by who needs it."""
+        for name in PRELOADED:
+            with suppress(ImportError):
+                importlib.import_module(name)
+            gc.collect()
+            gc.freeze()
+            self.random = random_states()
+            self.imported.add(name)
+            if (process := self.serve(0.0)) or self.ended:
+                return process
+        return None
+
+    def serve(self, timeout: float | None) -> dict[str, Any] | None:
+        """All that is to be done now, or within the time; in a process that was forked what it is to be."""
+        for key, _ in self.selector.select(timeout):
+            if key.data == "owner" and not os.read(0, 1):
+                self.ended = True
+            elif isinstance(key.data, socket.socket):
+                key.data.recv(100)
+                self.reap()
+            elif key.data == "new":
+                self.accept()
+            elif isinstance(key.data, Connection) and not key.data.listen():
+                self.selector.unregister(key.data.sock)  # the process is reaped later
+        for connection in list(self.waiting):
+            if {connection.request.get("after"), PRELOADED[-1]} & self.imported:
+                self.waiting.remove(connection)
+                if process := self.start(connection):
+                    return process
+        return None
+
+    def accept(self) -> None:
+        connection = Connection(self.listener.accept()[0])
+        try:
+            connection.read()
+            self.waiting.append(connection)
+        except (OSError, ValueError, struct.error):
+            connection.close()
 
     def close(self) -> None:
         """Removes the socket, which an owner that was killed has left."""
@@ -167,21 +215,16 @@ class ForkServer:
 
     def start(self, connection: Connection) -> dict[str, Any] | None:
         """Forks; what to become in the child, None here."""
-        try:
-            request, files = connection.request()
-        except (OSError, ValueError, struct.error):
-            connection.sock.close()
-            return None
-        refused = self.refused(request)
+        refused = self.refused(connection.request)
         pid = -1 if refused else os.fork()
         if pid == 0:
-            return request | {"files": files}
-        close(files)
+            return self.forked(connection)
         if refused:
             connection.tell(refused=refused)
-            connection.sock.close()
+            connection.close()
             return None
-        connection.pid, connection.session = pid, request["session"]
+        connection.close_files()
+        connection.pid, connection.session = pid, connection.request["session"]
         self.connections.add(connection)
         self.selector.register(connection.sock, selectors.EVENT_READ, connection)
         connection.tell(pid=pid)
@@ -209,14 +252,16 @@ class ForkServer:
                 return f"there is another {name} on the path"
         return ""
 
-    def forked(self, become: dict[str, Any], connection: Connection, *sockets: socket.socket) -> dict[str, Any]:
+    def forked(self, connection: Connection) -> dict[str, Any]:
         """In the child: leaves all that is the server's."""
         signal.set_wakeup_fd(-1)
         self.selector.close()
-        for one in (self.listener, connection.sock, *sockets, *(other.sock for other in self.connections)):
-            one.close()
+        connection.sock.close()
+        for other in (*self.waiting, *self.connections):
+            other.close()
         imported = {name: value for name, value in os.environ.items() if name not in self.environment}
-        return become | {"path": self.path, "parent": self.pid, "env": imported | become["env"]}
+        env = imported | connection.request["env"]
+        return connection.request | {"files": connection.files, "path": self.path, "parent": self.pid, "env": env}
 
     def reap(self) -> None:
         """Tells of the processes that have ended."""
@@ -243,29 +288,13 @@ def random_states() -> list[Any]:
     return states
 
 
-def close(files: list[int]) -> None:
-    for file in files:
-        os.close(file)
-
-
-def preload() -> None:
-    """What is not installed is not missed here, but by who needs it."""
-    for name in PRELOADED:
-        with suppress(ImportError):
-            importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
-
-
 def main() -> dict[str, Any] | None:
     """As `ForkServer.run`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who were forked, and for the owner
     listener = socket.socket(fileno=int(sys.argv[1]))
     show_as([sys.executable, *sys.argv[:2]], {name: value for name, value in os.environ.items() if name != ROOM})
     os.environ.pop(ROOM)
-    environment = dict(os.environ)
-    preload()
-    return ForkServer(listener, Path(sys.argv[2]), environment).run()
+    return ForkServer(listener, Path(sys.argv[2]), dict(os.environ)).run()
 
 
 if __name__ == "__main__":

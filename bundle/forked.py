@@ -45,6 +45,7 @@ class ForkedProcess:
         cwd: where it starts; None is here.
         files: its standard input, output and error, file numbers of this process.
         session: leads a session of its own.
+        after: of the modules that the fork server imports the last one that it needs; empty: all of them.
         patience_s: how long to wait for the fork server's answer, which may still be importing; None: for ever.
 
     Raises:
@@ -58,6 +59,7 @@ class ForkedProcess:
         cwd: str | None,
         files: Sequence[int],
         session: bool,
+        after: str = "",
         patience_s: float | None = None,
     ) -> None:
         self.returncode: int | None = None
@@ -65,6 +67,7 @@ class ForkedProcess:
         self._lock = threading.Lock()
         self._received = b""
         asked = {"arguments": list(arguments), "env": dict(env), "cwd": cwd or os.getcwd(), "session": session}
+        asked["after"] = after
         body = json.dumps(asked | inherited()).encode()
         self._sock = socket.socket(socket.AF_UNIX)
         try:
@@ -164,6 +167,7 @@ def start(
     output: int | None = None,
     errors: int | None = None,
     session: bool = False,
+    after: str = "",
     patience_s: float | None = None,
     refused: Callable[[str], object] = lambda reason: None,
 ) -> ForkedProcess | subprocess.Popen[bytes]:
@@ -176,6 +180,7 @@ def start(
         output: file number for its standard output and error, and no input; None: all three are this process's.
         errors: file number for its standard error, where that is not `output`.
         session: leads a session of its own.
+        after: as `ForkedProcess`.
         patience_s: as `ForkedProcess`; after that it is started as usual.
         refused: called with the reason why the fork server did not do it.
     """
@@ -186,7 +191,7 @@ def start(
             nothing = files.enter_context(open(os.devnull)).fileno() if output is not None else 0
             three = (nothing, 1 if output is None else output, 2 if errors is None else errors)
             try:
-                return ForkedProcess(command[1:], env, cwd, three, session, patience_s)
+                return ForkedProcess(command[1:], env, cwd, three, session, after, patience_s)
             except NotForked as error:
                 refused(str(error))
     stdin = None if output is None else subprocess.DEVNULL

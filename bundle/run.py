@@ -11,8 +11,8 @@ from pathlib import Path
 from types import FrameType
 
 from bundle.arguments import components
+from bundle.command import packed
 from bundle.events import Follower
-from bundle.export import export
 from bundle.in_use import LOCK, held, in_use, users
 from bundle.interrupts import ignore_interrupts, interrupts_call
 from bundle.jobs import Job, read_job
@@ -45,7 +45,7 @@ def run(
         check_workspace(workspace)
     name = read_job(name_or_path).name
     with tempfile.TemporaryDirectory(prefix="flare-bundle-") as temporary:
-        return run_exported(export(name_or_path, Path(temporary, name), assignments), sites, threads, workspace)
+        return run_exported(packed(name_or_path, Path(temporary, name), assignments), sites, threads, workspace)
 
 
 def run_exported(job: Job, sites: int, threads: int | None, workspace: Path | None) -> Report | None:
@@ -191,8 +191,9 @@ def check_sites(job: Job, sites: int, threads: int) -> None:
 def _check_rule(job: Job, sites: int) -> None:
     """Raises BundleError if the sites are too few for the aggregator's rule, where that is set by its name."""
     for part in components(job.configs):
-        name = part.arguments.get("rule") if part.aliases().get("aggregator") == "rule" else None
-        rule = built(name) if isinstance(name, str) else None
+        name = part.arguments.get("rule")
+        is_rule = isinstance(name, str) and part.aliases().get("aggregator") == "rule"
+        rule = built(name) if is_rule else None
         if rule is not None and rule.min_updates > sites:
             raise BundleError(
                 code="too-few-sites",

@@ -27,6 +27,9 @@ LOST = {"NVFLARE_DEAD_CLIENT_GRACE_PERIOD": "2", "NVFLARE_DEAD_CLIENT_CHECK_LEAD
 END = {"NVFLARE_END_RUN_READINESS_CHECK_INTERVAL": "0.05"}
 
 
+NEEDED = "nvflare.app_opt.tracking.tb.tb_receiver"  # of `fork_server.PRELOADED` the last one that the server imports
+
+
 class Simulator:
     """One run of the simulator.
 
@@ -49,7 +52,13 @@ class Simulator:
         try:
             env = {**LOST, **END, **environment(threads), MARK: mark(workspace)}
             self.process = start(
-                command, env=env, cwd=self._empty.name, output=output, session=True, refused=self._not_forked
+                command,
+                env=env,
+                cwd=self._empty.name,
+                output=output,
+                session=True,
+                after=NEEDED,
+                refused=self._not_forked,
             )
         finally:
             os.close(output)

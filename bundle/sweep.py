@@ -23,7 +23,7 @@ from typing import Any
 
 from bundle import settings
 from bundle.arguments import is_component
-from bundle.export import export
+from bundle.command import packed
 from bundle.in_use import LOCK, held
 from bundle.jobs import Job, read_job, read_json
 from bundle.run import check_printable, check_sites
@@ -138,7 +138,7 @@ def _export_all(asked: Asked, grid: Sequence[Point], size: Size, folder: Path) -
     digests: dict[str, Point] = {}
     for point in grid:
         try:
-            job = export(asked.job, folder / point.name, [*asked.assignments, *point.assignments])
+            job = packed(asked.job, folder / point.name, [*asked.assignments, *point.assignments])
             check_sites(job, size.sites, size.threads)
         except BundleError as error:
             if error.key.removeprefix("--set ") in point.settings:

@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bundle.command import run_bundle
 from bundle.form import Field, JobForm
 from custom.errors import BundleError
-from dashboard.command import run_bundle
 from dashboard.system import Job
 
 __all__ = ["Field", "JobForm", "form_values", "load_forms"]

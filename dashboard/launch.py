@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from bundle.command import run_bundle
 from bundle.initial_model import INITIAL_MODEL, JOB_ID
 from bundle.jobs import Job, read_job, read_json
 from custom.errors import BundleError
 from dashboard.catalog import JobForm
-from dashboard.command import run_bundle
 from dashboard.once import Once
 from dashboard.system import Snapshot
 

@@ -20,9 +20,9 @@ from nvflare.app_common.abstract.model import ModelLearnable, ModelLearnableKey,
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.shareablegenerators.full_model_shareable_generator import FullModelShareableGenerator
 
+from custom.checks.numbers import check_rates
 from custom.checks.update import Tensors, is_statistic
 from custom.errors import BundleError
-from custom.learning.train import check_rates
 from custom.panic import ends_job
 
 

@@ -21,6 +21,7 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
 from custom import personal_model
+from custom.checks.numbers import check_counts, check_rates
 from custom.data.site_data import Batch
 from custom.errors import BundleError
 from custom.executors.site_task import Site, SiteTask, executors_of
@@ -33,7 +34,7 @@ from custom.learning.optimizer import LocalOptimizer
 from custom.learning.rehearsal import left_out, need_samples, trainable, try_steps
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
-from custom.learning.train import LocalBudget, check_counts, check_rates, train
+from custom.learning.train import LocalBudget, train
 from custom.learning.weights import get_weights, load_weights, set_weights
 from custom.names import check_name, is_name
 from custom.panic import fails_next_task

@@ -21,6 +21,7 @@ from nvflare.app_common.app_constant import AppConstants
 from pydantic import BeforeValidator
 from torch import nn
 
+from custom.checks.numbers import check_counts, check_rates
 from custom.data.inspection import check_samples
 from custom.data.site_data import Batch
 from custom.errors import BundleError
@@ -33,7 +34,7 @@ from custom.learning.rehearsal import FEW, first_batch, left_out, need_samples, 
 from custom.learning.schedule import learning_rate
 from custom.learning.seed import derive, seed_everything
 from custom.learning.torch_file import Content, read_as
-from custom.learning.train import LocalBudget, check_counts, check_rates, train
+from custom.learning.train import LocalBudget, train
 from custom.learning.weights import (
     Weights,
     as_held,

@@ -19,10 +19,10 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
+from custom.checks.numbers import check_counts
 from custom.errors import BundleError
 from custom.keys import SAMPLES, WRITERS
 from custom.learning.seed import derive
-from custom.learning.train import check_counts
 from custom.panic import ends_job
 
 COUNT = "training_writers"

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from custom.checks.numbers import check_counts
 from custom.learning.robust import Array, Tensors, pieces
-from custom.learning.train import check_counts
 
 
 class Median:

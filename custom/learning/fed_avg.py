@@ -8,8 +8,8 @@ from itertools import islice
 
 import torch
 
+from custom.checks.numbers import check_counts, check_rates
 from custom.learning.cohort import Copies, draw_passes
-from custom.learning.train import check_counts, check_rates
 
 
 class FedAvg:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from custom.checks.numbers import check_counts
 from custom.errors import BundleError
 from custom.learning.robust import LinearRule, Matrix, Vector, distances_from, squared_distances
-from custom.learning.train import check_counts
 
 SMOOTHING = 1e-6  # the paper's nu, as a part of the median distance: no distance counts as less
 TOLERANCE = 1e-6  # relative change of every share at which v stands still

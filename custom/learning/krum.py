@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from custom.checks.numbers import check_counts
 from custom.learning.robust import LinearRule, Matrix, Vector, squared_distances
-from custom.learning.train import check_counts
 
 
 class Krum(LinearRule):

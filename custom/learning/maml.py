@@ -11,9 +11,9 @@ from itertools import islice
 
 import torch
 
+from custom.checks.numbers import check_counts, check_rates
 from custom.errors import BundleError
 from custom.learning.cohort import Copies, draw_passes
-from custom.learning.train import check_counts, check_rates
 
 Tensors = list[torch.Tensor]
 

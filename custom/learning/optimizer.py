@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from custom.checks.numbers import check_rates
 from custom.errors import BundleError
-from custom.learning.train import check_rates
 
 OPTIMIZERS = ("sgd", "adamw")
 BETA2 = 0.999

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from custom.checks.numbers import check_counts
 from custom.data.site_data import Batch, SiteData
 from custom.errors import BundleError
 from custom.learning.device import has_bfloat16
@@ -51,20 +52,6 @@ class LocalBudget:
     def batches(self, data: SiteData, device: torch.device, generator: torch.Generator) -> Iterator[Batch]:
         """The training batches of one round."""
         return chain.from_iterable(self.epochs(data, device, generator))
-
-
-def check_counts(**counts: int) -> None:
-    """Raises BundleError, which names the argument, if one is not an integer of at least 1."""
-    for key, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise BundleError(code="setting-value", key=key, expected="an integer of at least 1", got=repr(value))
-
-
-def check_rates(**rates: float) -> None:
-    """Raises BundleError, which names the argument, if one is not a finite number of at least 0."""
-    for key, value in rates.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise BundleError(code="setting-value", key=key, expected="a finite number of at least 0", got=repr(value))
 
 
 class Aborted(Exception):

@@ -140,8 +140,11 @@ def workspace(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    """`python -m bundle ...` as a process, started in an empty folder; named arguments as of `subprocess.run`."""
+def cli(tmp_path: Path, warm: None) -> Cli:
+    """`python -m bundle ...` as a process, started in an empty folder; named arguments as of `subprocess.run`.
+
+    It packs jobs, and runs them, in processes of the tests' own fork server.
+    """
     empty = tmp_path / "elsewhere"
     empty.mkdir()
 

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,8 @@ import psutil
 import pytest
 import torch
 
-from bundle.fork_server import PRELOADED, ForkServer
+from bundle import command, simulator
+from bundle.fork_server import PRELOADED, Connection, ForkServer
 from bundle.forked import SOCKET, ForkedProcess, fork_server, start
 from tests.fault.sites import until
 
@@ -288,6 +290,26 @@ def test_threads_random_numbers_and_cuda_before_a_fork_are_refused(monkeypatch: 
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     random.random()
     assert server.refused(asked) == "random numbers were drawn"
+
+
+def test_who_needs_little_does_not_wait_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ForkServer(None, Path(), dict(os.environ))  # type: ignore[arg-type]
+    started: list[str] = []
+    monkeypatch.setattr(server, "start", lambda connection: started.append(connection.request["after"]))
+    for after in ("torch", "", "no such module", "nvflare"):
+        connection = Connection(socket.socket())
+        connection.request = {"after": after}
+        server.waiting.append(connection)
+    seen = []
+    for name in PRELOADED:
+        server.imported.add(name)
+        server.serve(0.0)
+        seen.append(tuple(started))
+    assert seen[0] == ()
+    assert seen[PRELOADED.index("torch")] == ("torch",)
+    assert seen[PRELOADED.index("nvflare")] == seen[-2] == ("torch", "nvflare")
+    assert seen[-1] == ("torch", "nvflare", "", "no such module")
+    assert {simulator.NEEDED, command.NEEDED} < set(PRELOADED)
 
 
 DRAWN = {  # while PRELOADED is imported, each for nothing that must differ between processes, or drawn again

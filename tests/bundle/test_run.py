@@ -18,6 +18,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from bundle import ROOT, simulator
+from bundle.forked import OFF, SOCKET
 from bundle.in_use import LOCK, held
 from bundle.interrupts import interrupts_call
 from bundle.live import Live
@@ -52,6 +53,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
         script.write_text(SCRIPT.format(python=PYTHON, sleep=sleep, progress=progress, code=code))
         script.chmod(0o755)
         monkeypatch.setattr(simulator.sys, "executable", str(script))
+        monkeypatch.setenv(SOCKET, OFF)
 
     return install
 

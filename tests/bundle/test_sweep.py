@@ -22,6 +22,7 @@ import pytest
 
 from bundle import simulator
 from bundle.__main__ import main
+from bundle.forked import OFF, SOCKET
 from bundle.in_use import held
 from bundle.sweep import Asked, sweep
 from bundle.sweep_grid import points
@@ -64,6 +65,7 @@ def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     script.chmod(0o755)
     starts.touch()
     monkeypatch.setattr(simulator.sys, "executable", str(script))
+    monkeypatch.setenv(SOCKET, OFF)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     return starts

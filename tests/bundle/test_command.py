@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bundle import command
 from bundle.forked import OFF, SOCKET, fork_server
 from custom.errors import BundleError
-from dashboard import command
 
 WHOSE = "import os, sys; print(os.getppid(), 'torch' in sys.modules); print('no', file=sys.stderr)"
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")

@@ -1,0 +1,1 @@
+../../../../../../custom/checks/numbers.py
