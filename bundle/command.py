@@ -50,7 +50,7 @@ def run_bundle(*arguments: str, folder: str = "") -> str:
         BundleError: the message of the command, or that it took too long or broke.
     """
     with ExitStack() as held:
-        folder = folder or held.enter_context(tempfile.TemporaryDirectory(prefix="flare-bundle-"))
+        folder = folder or held.enter_context(tempfile.TemporaryDirectory(prefix="command-"))
         output, errors = (held.enter_context(_temporary_text()) for _ in range(2))
         process = start(
             [sys.executable, "-m", "bundle", *arguments],

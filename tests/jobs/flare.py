@@ -51,15 +51,14 @@ def bundle(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> sub
     return run([sys.executable, "-m", "bundle", *arguments], cwd, env)
 
 
-def simulator(threads: int) -> list[str]:
-    """The command. FLARE's own may hang with several threads: see bundle.simulator_process."""
-    return [str(NVFLARE), "simulator"] if threads == 1 else [sys.executable, str(PROGRAM)]
+FLARES_SIMULATOR = [str(NVFLARE), "simulator"]  # which may hang with several threads
+OUR_SIMULATOR = [sys.executable, str(PROGRAM)]
 
 
 def simulate(job: Path, folder: Path, sites: int, threads: int, data_root: Path | str) -> str:
     """The simulator from an empty folder into `folder`/ws; its output."""
     Path(data_root).mkdir(parents=True, exist_ok=True)
-    command = [*simulator(threads), str(job), "-w", str(folder / "ws"), "-n", str(sites), "-t", str(threads)]
+    command = [*OUR_SIMULATOR, str(job), "-w", str(folder / "ws"), "-n", str(sites), "-t", str(threads)]
     done = run(command, folder / "empty", environment(data_root))
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout

@@ -18,7 +18,7 @@ from custom.data.image_data import ImageData
 from custom.learning.evaluate import evaluate
 from custom.learning.weights import Weights, load_weights
 from custom.models.lenet import LeNet
-from tests.jobs.flare import environment, export, progress, simulate, simulator
+from tests.jobs.flare import OUR_SIMULATOR, environment, export, progress, simulate
 
 pytestmark = pytest.mark.e2e
 SITES = ["site-1", "site-2", "site-3"]
@@ -110,7 +110,7 @@ def test_a_failing_and_a_stopped_site_do_not_hold_up_the_others(tmp_path: Path) 
     workspace = tmp_path / "ws"
     earlier = personal(workspace, "site-1")
     (tmp_path / "empty").mkdir()
-    command = [*simulator(threads=3), str(job), "-w", str(workspace), "-n", "3", "-t", "3"]
+    command = [*OUR_SIMULATOR, str(job), "-w", str(workspace), "-n", "3", "-t", "3"]
     with (tmp_path / "log").open("wb") as log:
         run = subprocess.Popen(
             command, cwd=tmp_path / "empty", env=environment(tmp_path), stdout=log, stderr=subprocess.STDOUT

@@ -14,7 +14,8 @@ from custom.learning.weights import Weights, load_weights
 from tests.jobs.flare import bundle, environment, export, progress, simulate
 
 pytestmark = pytest.mark.e2e
-QUICK = ("dataset=digits", "fed_avg.num_rounds=2", "meta_train.num_rounds=1", "writers_per_round=4", "eval_every=2")
+ROUNDS = ("fed_avg.num_rounds=2", "meta_train.num_rounds=1", "writers_per_round=4", "eval_every=2")
+QUICK = ("dataset=digits", "local_epochs=2", "personalization_epochs=2", *ROUNDS)
 
 
 def personalized(workspace: Path) -> dict[str, Any]:

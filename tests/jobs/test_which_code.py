@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bundle.report.reading import read_report
-from tests.jobs.flare import ROOT, environment, export, run, simulator
+from tests.jobs.flare import FLARES_SIMULATOR, ROOT, environment, export, run
 
 pytestmark = pytest.mark.e2e
 LOSS = "return functional.cross_entropy(logits, labels)\n"
@@ -22,7 +22,7 @@ def test_a_changed_loss_is_the_one_that_trains(tmp_path: Path) -> None:
     path = job / "app" / "custom" / "custom" / "learning" / "train.py"
     assert LOSS in path.read_text()
     path.write_text(path.read_text().replace(LOSS, LOSS.replace("return ", "return 0.0 * ")))
-    command = [*simulator(1), str(job), "-w", str(tmp_path / "ws"), "-n", "1", "-t", "1"]
+    command = [*FLARES_SIMULATOR, str(job), "-w", str(tmp_path / "ws"), "-n", "1", "-t", "1"]
     done = run(command, ROOT, environment("/nowhere"))
     assert done.returncode == 0, done.stdout[-4000:]
     report = read_report(tmp_path / "ws")
