@@ -29,9 +29,6 @@ OFF = "off"
 PARENT = "FLARE_BUNDLE_FORKED_BY"  # the process id of the fork server, in the environment of what it forks
 ROOM = "FLARE_BUNDLE_ROOM"  # of the environment of the fork server; see `show_as`
 LENGTH = struct.Struct("!I")
-# Threads of one computation that wait for each other sleep. By default they spin, and where another process needs the
-# core, training is many times slower.
-PASSIVE = ("OMP_WAIT_POLICY", "PASSIVE")
 PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)  # if ignored, as under nohup
 
 
@@ -218,7 +215,6 @@ def fork_server() -> Iterator[None]:
     if not folder:
         yield
         return
-    os.environ.setdefault(*PASSIVE)  # read by the fork server's libraries, and known to all that ask it
     path = f"{folder}/fork"
     with socket.socket(socket.AF_UNIX) as listener:
         with _short(path) as short:

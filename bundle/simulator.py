@@ -15,7 +15,7 @@ import psutil  # type: ignore[import-untyped]
 
 from bundle import ROOT
 from bundle.exit_code import in_words, killer
-from bundle.forked import PASSIVE, start
+from bundle.forked import start
 from bundle.in_use import MARK, PROGRAM, mark, marked
 
 LOG = "simulator.log"
@@ -110,7 +110,6 @@ def environment(threads: int) -> dict[str, str]:
     The repository's own `custom` would otherwise be imported instead of the job's.
     """
     env = dict(os.environ)
-    env.setdefault(*PASSIVE)
     env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // threads)))
     paths = [path for path in env.pop("PYTHONPATH", "").split(os.pathsep) if path and Path(path).resolve() != ROOT]
     if paths:
