@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.framework_time import make_stock
-from benchmarks.simulate import export, keep_training, server_json, usual_environment
+from benchmarks.simulate import export, keep_training, server_json, simulate, usual_environment
 from bundle import ROOT
 
 TUNED = ("--cpus", "1", "--threads", "1")
@@ -57,9 +57,10 @@ def flare(kind: str, sites: int, rounds: int, folder: Path) -> dict[str, float]:
         make_stock(job)
     keep_training(job)
     where = ["-w", str(folder / "ws"), "-n", str(sites), "-t", str(sites)]
-    bundle = [sys.executable, "-m", "bundle", "run", str(job), *where]
-    own = [str(Path(sys.executable).with_name("nvflare")), "simulator", str(job), *where]
-    wall, _ = run(bundle if kind == "bundle" else own, folder / "empty")
+    if kind == "bundle":
+        wall, _ = run([sys.executable, "-m", "bundle", "run", str(job), *where], folder / "empty")
+    else:
+        wall = simulate(job, folder / "ws", sites, own=True)
     summary = server_json(folder / "ws", "job_stats_run_summary.json")
     tasks = [task for task in summary["timing"]["tasks"] if task["task_name"] == "train"]
     ends = sorted(task["received_at"] for task in tasks)[sites - 1 :: sites]  # of each round, its last result

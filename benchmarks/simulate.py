@@ -6,6 +6,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,12 +14,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bundle.forked import SOCKET, fork_server, start
 from bundle.report.model import Report
 from bundle.simulator import PROGRAM
 
 _forks = ExitStack()
 atexit.register(_forks.close)
+HANGS_S = 300.0  # a run of FLARE's own command that takes longer
+TRIES = 3
 BEST, FINAL = "SRV_best_FL_global_model.pt", "SRV_FL_global_model.pt"
 
 
@@ -45,30 +50,40 @@ def usual_environment() -> dict[str, str]:
 def simulate(job: Path, workspace: Path, sites: int, threads: int = 0, own: bool = False) -> float:
     """Runs FLARE's simulator, as `bundle run` does, from an empty folder; the wall time in seconds.
 
-    With `own` by FLARE's own command.
+    With `own` by FLARE's own command; where that hangs, as it does when it gives two sites one name, it is started
+    again, and the time of the run that ended is given.
 
     Raises:
         RuntimeError: it failed; with the end of its output.
     """
     if not own and SOCKET not in os.environ:
         _forks.enter_context(fork_server())  # for all runs of this process
-    workspace.mkdir(parents=True, exist_ok=True)
     empty = workspace.parent / f"{workspace.name}-started-in"
     empty.mkdir()
     threads = threads or sites
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // threads))}
+    environment = usual_environment() | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // threads))}
     program = [str(Path(sys.executable).with_name("nvflare")), "simulator"] if own else [sys.executable, str(PROGRAM)]
-    command = [*program, str(job.absolute()), "-w", str(workspace)]
+    command = [*program, str(job.absolute()), "-w", str(workspace), "-n", str(sites), "-t", str(threads)]
     log = workspace.parent / f"{workspace.name}.log"
-    started = time.monotonic()
-    with log.open("wb") as output:
-        command += ["-n", str(sites), "-t", str(threads)]
-        code = start(command, cwd=str(empty), env=environment, output=output.fileno(), session=True).wait()
-    seconds = time.monotonic() - started
-    if code != 0:
+    for _ in range(TRIES):
+        shutil.rmtree(workspace, ignore_errors=True)
+        workspace.mkdir(parents=True)
+        started = time.monotonic()
+        with log.open("wb") as output:
+            process = start(command, cwd=str(empty), env=environment, output=output.fileno(), session=True)
+        try:
+            code = process.wait(HANGS_S if own else None)
+        except subprocess.TimeoutExpired:
+            print(f"FLARE's simulator hangs ({HANGS_S:g} s); again", flush=True)
+            for one in (*psutil.Process(process.pid).children(recursive=True), process):
+                one.kill()
+            process.wait()
+            continue
+        if code == 0:
+            return time.monotonic() - started
         end = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
         raise RuntimeError(f"the simulator ended with code {code}:\n{end}")
-    return seconds
+    raise RuntimeError(f"FLARE's simulator hung {TRIES} times")
 
 
 def best_model(report: Report) -> str:

@@ -82,7 +82,7 @@ def _simulate(job: Job, workspace: Path, sites: int, threads: int) -> int | None
                 for event in follower.poll():
                     live.show(event)
                 live.heartbeat()
-                time.sleep(POLL_S)
+                simulator.wait(POLL_S)
             for event in follower.poll():
                 live.show(event)
             return code

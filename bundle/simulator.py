@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -76,6 +77,11 @@ class Simulator:
             elif killer(code):
                 self._say(f"FLARE's simulator {in_words(code)}")
         return code
+
+    def wait(self, seconds: float) -> None:
+        """So long, or until it has ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
 
     def stop(self) -> None:
         """Ends all that is left of the run: each site is a session of its own, and parents may have ended before."""
