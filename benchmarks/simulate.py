@@ -22,7 +22,7 @@ from bundle.simulator import PROGRAM
 
 _forks = ExitStack()
 atexit.register(_forks.close)
-HANGS_S = 300.0  # a run of FLARE's own command that takes longer
+HANGS_S = 120.0  # a run of FLARE's own command that takes longer
 TRIES = 3
 BEST, FINAL = "SRV_best_FL_global_model.pt", "SRV_FL_global_model.pt"
 

@@ -31,6 +31,7 @@ import selectors
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from operator import itemgetter
@@ -66,7 +67,9 @@ READ_ONCE = (
     *("PYTHON", "LD_", "MALLOC_", "GLIBC_", "LANG", "LC_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ATEN_"),
     *("ONEDNN_", "DNNL_", "TORCH", "PYTORCH_", "NPY_", "PROTOCOL_BUFFERS_", "GRPC_"),
 )
-SET_HERE = {"PYTHONPATH", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
+SET_HERE = {
+    *("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+}
 
 
 class Connection:
@@ -106,11 +109,15 @@ class Connection:
             self.sock.sendall(json.dumps(message).encode() + b"\n")
 
     def listen(self) -> bool:
-        """Passes a signal on. False if nobody is there any more: then the process ends."""
-        with suppress(OSError, ValueError):
-            if line := self.sock.recv(100):
+        """Passes signals on. False if nobody is there any more: then the process ends."""
+        lines = b""
+        with suppress(OSError):
+            lines = self.sock.recv(4096)
+        for line in lines.splitlines():
+            with suppress(ValueError, LookupError, TypeError):
                 send(os.kill, self.pid, json.loads(line)["signal"])
-                return True
+        if lines:
+            return True
         if self.session:
             send(os.killpg, self.pid, signal.SIGKILL)
         send(os.kill, self.pid, signal.SIGKILL)  # which may not lead its session yet
@@ -189,7 +196,7 @@ class ForkServer:
                 self.reap()
             elif key.data == "new":
                 self.accept()
-            elif isinstance(key.data, Connection) and not key.data.listen():
+            elif key.data in self.connections and not key.data.listen():  # else it was reaped just now
                 self.selector.unregister(key.data.sock)  # the process is reaped later
         for connection in list(self.waiting):
             if {connection.request.get("after"), PRELOADED[-1]} & self.imported:
@@ -199,7 +206,11 @@ class ForkServer:
         return None
 
     def accept(self) -> None:
-        connection = Connection(self.listener.accept()[0])
+        try:
+            connection = Connection(self.listener.accept()[0])
+        except OSError:  # as many files as are allowed: who has connected waits until some are closed
+            time.sleep(0.1)
+            return
         try:
             connection.read()
             self.waiting.append(connection)
@@ -215,8 +226,12 @@ class ForkServer:
 
     def start(self, connection: Connection) -> dict[str, Any] | None:
         """Forks; what to become in the child, None here."""
-        refused = self.refused(connection.request)
-        pid = -1 if refused else os.fork()
+        refused, pid = self.refused(connection.request), -1
+        if not refused:
+            try:
+                pid = os.fork()
+            except OSError as error:  # no memory, or as many processes as are allowed
+                refused = f"cannot fork: {error.strerror}"
         if pid == 0:
             return self.forked(connection)
         if refused:

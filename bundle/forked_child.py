@@ -38,6 +38,7 @@ def become(process: dict[str, Any]) -> None:
     os.environ.update(env)
     os.environ[PARENT] = str(process["parent"])
     time.tzset()
+    sys.dont_write_bytecode = bool(env.get("PYTHONDONTWRITEBYTECODE"))
     share_cores(env)
     draw_again()
     ahead = [part for part in env.get("PYTHONPATH", "").split(os.pathsep) if part]

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
+import selectors
 import signal
 import socket
 import subprocess
@@ -14,6 +16,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -292,6 +295,16 @@ def test_threads_random_numbers_and_cuda_before_a_fork_are_refused(monkeypatch: 
     assert server.refused(asked) == "random numbers were drawn"
 
 
+def test_what_cannot_be_forked_is_started_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ForkServer(None, Path(), dict(os.environ))  # type: ignore[arg-type]
+    monkeypatch.setattr(server, "refused", lambda request: "")
+    monkeypatch.setattr(os, "fork", Mock(side_effect=OSError(errno.EAGAIN, "Resource temporarily unavailable")))
+    ours, theirs = socket.socketpair()
+    assert server.start(Connection(ours)) is None
+    assert json.loads(theirs.recv(200)) == {"refused": "cannot fork: Resource temporarily unavailable"}
+    assert (theirs.recv(1), server.connections) == (b"", set())
+
+
 def test_who_needs_little_does_not_wait_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     server = ForkServer(None, Path(), dict(os.environ))  # type: ignore[arg-type]
     started: list[str] = []
@@ -310,6 +323,49 @@ def test_who_needs_little_does_not_wait_for_the_rest(monkeypatch: pytest.MonkeyP
     assert seen[PRELOADED.index("nvflare")] == seen[-2] == ("torch", "nvflare")
     assert seen[-1] == ("torch", "nvflare", "", "no such module")
     assert {simulator.NEEDED, command.NEEDED} < set(PRELOADED)
+
+
+def test_a_connection_that_closes_when_its_process_was_just_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fork server learns of both at once, and goes on; the process id may be another's already."""
+    server = ForkServer(None, Path(), dict(os.environ))  # type: ignore[arg-type]
+    wake, woken = socket.socketpair()
+    mine, others = socket.socketpair()
+    connection = Connection(mine)
+    connection.pid = 4_000_000  # above the largest that there is
+    server.connections.add(connection)
+    events = [(server.selector.register(wake, selectors.EVENT_READ, wake), selectors.EVENT_READ)]
+    events += [(server.selector.register(mine, selectors.EVENT_READ, connection), selectors.EVENT_READ)]
+    monkeypatch.setattr(server.selector, "select", lambda timeout: events)
+    ended = iter([(connection.pid, 0), (0, 0)])
+    monkeypatch.setattr(os, "waitpid", lambda pid, options: next(ended))
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(pid))
+    woken.send(b"x")
+    others.shutdown(socket.SHUT_WR)
+    server.serve(0.0)
+    assert json.loads(others.recv(100)) == {"code": 0}
+    assert killed == []
+    assert server.connections == set()
+
+
+def test_signals_that_are_read_at_once_all_arrive(tmp_path: Path, forks: psutil.Process) -> None:
+    code = """
+        import pathlib, signal, sys, time
+        seen = []
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, lambda number, frame: seen.append(number))
+        pathlib.Path(sys.argv[1]).touch()
+        while len(seen) < 2:
+            time.sleep(0.01)
+        sys.exit(7)
+    """
+    process = forked([str(program(tmp_path, code)), str(tmp_path / "ready")])
+    until((tmp_path / "ready").exists, "it does not start", 60)
+    forks.suspend()
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        process.send_signal(number)
+    forks.resume()
+    assert process.wait(60) == 7
 
 
 DRAWN = {  # while PRELOADED is imported, each for nothing that must differ between processes, or drawn again
