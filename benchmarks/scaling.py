@@ -1,7 +1,7 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
 """What a round costs as sites and parameters grow: hello-pt in FLARE's simulator, one batch of training a round.
 
-    python -m benchmarks.scaling [--rounds 4] [--json FILE]
+    python -m benchmarks.scaling [--rounds 4] [--sites 2 8 24 100] [--json FILE]
 
 Wall time is that of the median round after the first; memory is the peak of the process that is server and simulator,
 of the largest process of a site, and of all together, where what several share counts once; bytes are arrays as sent,
@@ -96,12 +96,15 @@ def main() -> None:
     """A line a job."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--sites", type=int, nargs="+", help="only the jobs with so many")
+    parser.add_argument("--sites", type=int, nargs="+", help="only the jobs with so many; FILE keeps the others")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    result: dict[str, Any] = {"machine": machine.describe(), "rounds": args.rounds, "rows": []}
+    cases = [case for case in CASES if not args.sites or case[1] in args.sites]
+    kept = json.loads(args.json.read_text())["rows"] if args.sites and args.json and args.json.exists() else []
+    kept = [row for row in kept if row["sites"] not in args.sites]
+    result: dict[str, Any] = {"machine": machine.describe(), "rounds": args.rounds, "rows": kept}
     with tempfile.TemporaryDirectory() as folder:
-        for case in [case for case in CASES if not args.sites or case[1] in args.sites]:
+        for case in cases:
             entry = measure(*case, args.rounds, Path(folder))
             entry["parameters"] = entry["upload_bytes"] // entry["sites"] // 4
             result["rows"].append(entry)
