@@ -11,11 +11,13 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 from bundle import missing_packages
 from bundle.forked import fork_server
+from bundle.interrupts import interrupts_call
 from custom.data.folders import without_tilde
 from custom.errors import BundleError
 from custom.progress import write_atomically
@@ -37,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {problem} [package-missing]", file=sys.stderr)
         return BAD_INPUT
     try:
-        with fork_server() if command in (_run, _sweep, _resume) else nullcontext():
+        if command not in (_run, _sweep, _resume):
+            return command(options)
+        with interrupts_call(_interrupt), fork_server():
             return command(options)
     except BundleError as error:
         print(f"error: {error.coded()}", file=sys.stderr)
@@ -50,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     return BAD_INPUT
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _first(error: OSError) -> OSError:
@@ -360,7 +368,19 @@ def _write(path: Path, text: str) -> None:
     write_atomically(path, text)
 
 
+def _open_streams() -> None:
+    """Standard streams that were closed (`>&-`) lead nowhere: else the next file that is opened takes their place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
 if __name__ == "__main__":
+    _open_streams()
     exit_code = main()
     with suppress(OSError):
         sys.stdout.flush()

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import IO
 
 from bundle import ROOT
-from bundle.forked import OFF, SOCKET, start
+from bundle.forked import OFF, PATIENCE_S, SOCKET, start
 from bundle.jobs import Job, read_job
 from custom.errors import BundleError
 
-TIMEOUT_S = 120.0  # the first import of torch after a start of the machine takes its time
+TIMEOUT_S = PATIENCE_S
 ERROR = re.compile(r"^error: (.*?)(?: \[([a-z-]+)\])?\s*\Z", re.MULTILINE | re.DOTALL)
 NEEDED = "nvflare"  # of `fork_server.PRELOADED` the last one that all jobs' classes import
 log = logging.getLogger(__name__)
@@ -59,7 +59,6 @@ def run_bundle(*arguments: str, folder: str = "") -> str:
             output=output.fileno(),
             errors=errors.fileno(),
             after=NEEDED,
-            patience_s=TIMEOUT_S,
             refused=lambda reason: log.warning("python -m bundle %s is not forked: %s", arguments[0], reason),
         )
         try:

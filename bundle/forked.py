@@ -28,6 +28,7 @@ SOCKET = "FLARE_BUNDLE_FORK_SERVER"  # path of its socket; `off` turns it off
 OFF = "off"
 PARENT = "FLARE_BUNDLE_FORKED_BY"  # the process id of the fork server, in the environment of what it forks
 ROOM = "FLARE_BUNDLE_ROOM"  # of the environment of the fork server; see `show_as`
+PATIENCE_S = 120.0  # the first import of torch after a start of the machine takes its time
 LENGTH = struct.Struct("!I")
 PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)  # if ignored, as under nohup
 
@@ -168,7 +169,7 @@ def start(
     errors: int | None = None,
     session: bool = False,
     after: str = "",
-    patience_s: float | None = None,
+    patience_s: float | None = PATIENCE_S,
     refused: Callable[[str], object] = lambda reason: None,
 ) -> ForkedProcess | subprocess.Popen[bytes]:
     """Starts a process of this Python: forked where there is a fork server that can do it, else as usual.

@@ -6,14 +6,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from resource import RLIMIT_FSIZE, setrlimit
 
 import pytest
 
+from bundle import ROOT
 from bundle.__main__ import _typed
+from bundle.forked import SOCKET
 from tests.bundle.conftest import Cli
+from tests.fault.sites import until
 
 
 def test_export_works_from_any_folder(cli: Cli, job: Path, tmp_path: Path) -> None:
@@ -53,6 +59,36 @@ def test_bad_input_is_one_paragraph_and_exit_code_2(
     assert "Traceback" not in done.stderr
     assert "\n\n" not in done.stderr
     assert sorted(job.rglob("*")) == before
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_nothing_else(job: Path, tmp_path: Path, closed: str) -> None:
+    """With a fork server of its own, whose first file would be the standard input."""
+    script = f'exec "$0" -m bundle run {job} --set num_rouns=3 {closed}'
+    env = {name: value for name, value in os.environ.items() if name != SOCKET} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["sh", "-c", script, sys.executable], capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    if "2>&-" not in closed:
+        assert done.stderr.startswith("error: ")
+        assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_before_training_leaves_nothing(job: Path, tmp_path: Path, number: int) -> None:
+    """While the fork server imports."""
+    (tmp_path / "temporary").mkdir()
+    env = {name: value for name, value in os.environ.items() if name != SOCKET}
+    env |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "temporary")}
+    command = [sys.executable, "-m", "bundle", "run", str(job), "-w", str(tmp_path / "ws")]
+    process = subprocess.Popen(command, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    until(lambda: list((tmp_path / "temporary").glob("flare-bundle-*/fork")) != [], "no fork server", 60)
+    process.send_signal(number)
+    assert process.stderr
+    assert process.stderr.read() == "interrupted\n"
+    assert process.wait(60) == 130
+    assert list((tmp_path / "temporary").glob("flare-bundle-*")) == []
+    assert not (tmp_path / "ws").exists()
 
 
 def test_a_name_with_a_slash_is_refused(cli: Cli, job: Path, tmp_path: Path) -> None:
