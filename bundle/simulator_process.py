@@ -3,6 +3,7 @@
 
 - Sites that start at once each get their own name, and with fewer threads than sites no site runs twice at a time.
 - A path may hold a blank.
+- More than 64 sites may send their results at once.
 - A workspace that holds nothing but the log and the lock of the run is not removed and made again.
 - A site whose process has ended is lost: the server learns it at once, not after time-outs that are none here.
 - A process ends with its parent where the system can do that (Linux), whatever the parent ended of.
@@ -37,6 +38,8 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey, FLMetaKey
 from nvflare.apis.job_def import JobMetaKey
 from nvflare.fuel.f3.mpm import MainProcessMonitor
+from nvflare.fuel.f3.sfm import conn_manager
+from nvflare.fuel.f3.streaming import stream_utils
 from nvflare.private.fed.app.simulator import simulator, simulator_runner
 from nvflare.private.fed.app.simulator.simulator_runner import SimulatorClientRunner, SimulatorRunner
 from nvflare.private.fed.server import fed_server
@@ -284,6 +287,16 @@ def unpack(job: bytes, folder: str) -> None:
     compileall.compile_dir(folder, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
 
 
+def make_room(sites: int) -> None:
+    """Threads for the results of all sites at once, each of which waits in one for arrays that come through another.
+
+    FLARE has 64 for them: more sites than that may wait for each other for ever.
+    """
+    for pool in (stream_utils.stream_thread_pool, stream_utils.callback_thread_pool):
+        pool._max_workers = max(pool._max_workers, 2 * sites)
+    conn_manager.FRAME_THREAD_POOL_SIZE = max(conn_manager.FRAME_THREAD_POOL_SIZE, 2 * sites)
+
+
 def split_command(command: str, comments: bool = False) -> list[str]:
     """The arguments of a site's process, from the line that FLARE writes without quotes: a path may hold a blank."""
     return [part for part in SEPARATORS.split(command) if part is not None]
@@ -307,7 +320,9 @@ def main() -> None:
         end_with(int(os.environ[MARK].partition(" ")[0]))
     parser = argparse.ArgumentParser()
     simulator.define_simulator_parser(parser)
-    code = simulator.run_simulator(parser.parse_args())
+    args = parser.parse_args()
+    make_room(args.n_clients or len((args.clients or "").split(",")))
+    code = simulator.run_simulator(args)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)  # threads of FLARE's may still wait

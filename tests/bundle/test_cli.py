@@ -81,7 +81,14 @@ def test_an_interrupt_before_training_leaves_nothing(job: Path, tmp_path: Path, 
     env = {name: value for name, value in os.environ.items() if name != SOCKET}
     env |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "temporary")}
     command = [sys.executable, "-m", "bundle", "run", str(job), "-w", str(tmp_path / "ws")]
-    process = subprocess.Popen(command, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=env,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # which nohup ignores
+    )
     until(lambda: list((tmp_path / "temporary").glob("flare-bundle-*/fork")) != [], "no fork server", 60)
     process.send_signal(number)
     assert process.stderr
