@@ -141,7 +141,8 @@ def _export_all(asked: Asked, grid: Sequence[Point], size: Size, folder: Path) -
             job = packed(asked.job, folder / point.name, [*asked.assignments, *point.assignments])
             check_sites(job, size.sites, size.threads)
         except BundleError as error:
-            if error.key.removeprefix("--set ") in point.settings:
+            about = str(error).partition(": ")[0]  # of a job that another process packs only the message arrives
+            if about.removeprefix("--set ") in point.settings:
                 raise BundleError(str(error).replace("--set", "--grid", 1), code=error.code) from error
             raise BundleError(f"{point.label}: {error}", code=error.code) from error
         digest = _digest(job)

@@ -42,6 +42,10 @@ def test_export_works_from_any_folder(cli: Cli, job: Path, tmp_path: Path) -> No
         (("run", "JOB", "--set", "min_clients=3"), "expected at least 3 sites (rounds.min_clients), got 2"),
         (("run", "JOB", "--html", "."), "is a folder"),
         (("run", "JOB", "--html", "-"), "-: is not a file; give the file to write"),
+        (
+            ("sweep", "JOB", "-o", "out", "--grid", "num_rouns=1,2"),
+            "error: --grid num_rouns: the job has no such argument",
+        ),
         (("report", "."), "there is no job here"),
         (("report", "missing"), "no such folder"),
         (("link", "missing"), "no such job"),
