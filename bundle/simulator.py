@@ -26,8 +26,6 @@ STOP_S = 4.0
 LOST = {"NVFLARE_DEAD_CLIENT_GRACE_PERIOD": "2", "NVFLARE_DEAD_CLIENT_CHECK_LEAD_TIME": "2"}
 # How often FLARE asks components whether they are ready to end.
 END = {"NVFLARE_END_RUN_READINESS_CHECK_INTERVAL": "0.05"}
-
-
 NEEDED = "nvflare.app_opt.tracking.tb.tb_receiver"  # of `fork_server.PRELOADED` the last one that the server imports
 
 

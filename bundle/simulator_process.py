@@ -63,9 +63,7 @@ NOT_FORKED = "%s: its process is not forked: %s"
 OURS = {".lock", "simulator.log"}
 LOST_SITES = "bundle_lost_sites"  # property of the server's contexts: by site, why; as in custom.widgets.lost_sites
 DYING_S = 0.1
-QUIET_S = (
-    0.3  # without a message of a site's to all components, before the run ends: what it sent came before its result
-)
+QUIET_S = 0.3  # without an event of a site's before the run ends: what it sent came before its result
 _choosing = threading.Lock()
 _do_one_task = SimulatorClientRunner.do_one_task
 _connect = SimulatorClientRunner._create_connection
