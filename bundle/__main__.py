@@ -13,11 +13,10 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 from bundle import missing_packages
 from bundle.forked import fork_server
-from bundle.interrupts import interrupts_call
+from bundle.interrupts import interrupts_call, raise_keyboard_interrupt
 from custom.data.folders import without_tilde
 from custom.errors import BundleError
 from custom.progress import write_atomically
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if command not in (_run, _sweep, _resume):
             return command(options)
-        with interrupts_call(_interrupt), fork_server():
+        with interrupts_call(raise_keyboard_interrupt), fork_server():
             return command(options)
     except BundleError as error:
         print(f"error: {error.coded()}", file=sys.stderr)
@@ -54,10 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     return BAD_INPUT
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _first(error: OSError) -> OSError:

@@ -24,6 +24,11 @@ def interrupts_call(handler: Callable[[int, FrameType | None], None]) -> Iterato
             signal.signal(number, earlier)
 
 
+def raise_keyboard_interrupt(number: int, frame: FrameType | None) -> None:
+    """The handler that makes each of them what Ctrl-C is."""
+    raise KeyboardInterrupt
+
+
 def ignore_interrupts() -> None:
     """From now on: while processes are ended, an impatient second Ctrl-C must not leave half of them alive."""
     for number in INTERRUPTS:

@@ -8,13 +8,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from bundle.arguments import components
 from bundle.command import packed
 from bundle.events import Follower
 from bundle.in_use import LOCK, held, in_use, users
-from bundle.interrupts import ignore_interrupts, interrupts_call
+from bundle.interrupts import ignore_interrupts, interrupts_call, raise_keyboard_interrupt
 from bundle.jobs import Job, read_job
 from bundle.live import Live
 from bundle.report.locate import SIMULATED, Run
@@ -74,7 +73,7 @@ def _simulate(job: Job, workspace: Path, sites: int, threads: int) -> int | None
     """Follows the simulator to its end; the exit code, or None if the user stopped it."""
     live = Live()
     follower = Follower(workspace / "server" / SIMULATED / FILE_NAME)
-    with interrupts_call(_raise_keyboard_interrupt):
+    with interrupts_call(raise_keyboard_interrupt):
         simulator = Simulator(job.folder, workspace, sites, threads)
         print(f"FLARE's output goes to {simulator.log}", flush=True)
         try:
@@ -93,10 +92,6 @@ def _simulate(job: Job, workspace: Path, sites: int, threads: int) -> int | None
             ignore_interrupts()
             simulator.stop()
             simulator.close()
-
-
-def _raise_keyboard_interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _make_workspace(given: Path | None, name: str) -> Path:
