@@ -212,24 +212,19 @@ def fork_server() -> Iterator[None]:
 
     On Linux; elsewhere processes are started as usual.
     """
-    folder = tempfile.mkdtemp(prefix="flare-bundle-") if sys.platform == "linux" and SOCKET not in os.environ else ""
-    if not folder:
+    if sys.platform != "linux" or SOCKET in os.environ:
         yield
         return
-    path = f"{folder}/fork"
-    with socket.socket(socket.AF_UNIX) as listener:
-        with _short(path) as short:
-            listener.bind(short)
-        listener.listen(128)
-        process = _start(listener, path)
-    os.environ[SOCKET] = path
-    try:
+    with ExitStack() as held:  # an interrupt may come at any of these lines
+        path = held.enter_context(tempfile.TemporaryDirectory(prefix="flare-bundle-")) + "/fork"
+        with socket.socket(socket.AF_UNIX) as listener:
+            with _short(path) as short:
+                listener.bind(short)
+            listener.listen(128)
+            held.callback(_end, _start(listener, path))
+        held.callback(os.environ.pop, SOCKET, None)
+        os.environ[SOCKET] = path
         yield
-    finally:
-        os.environ.pop(SOCKET, None)
-        _end(process)
-        os.unlink(path)
-        os.rmdir(folder)
 
 
 def _start(listener: socket.socket, path: str) -> subprocess.Popen[bytes]:
