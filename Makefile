@@ -35,7 +35,7 @@ setup: $(BIN)/.ready  ## Virtual environment with everything the jobs need (abou
 
 setup-dev: $(BIN)/.ready-dev
 
-demo: setup  ## Train hello-pt with two sites on real digits, then show the report (about 20 s)
+demo: setup  ## Train hello-pt with two sites on real digits, then show the report (8 s)
 	@rm -rf $(DEMO)
 	@$(BIN)/python -m bundle run hello-pt -n 2 -w $(DEMO) --set dataset=digits --html $(DEMO)/report.html
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from bundle.forked import fork_server
 from bundle.interrupts import ignore_interrupts, interrupts_call
 from custom.errors import BundleError
 from dashboard.poc import ROOT, Poc, in_use
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     poc = Poc(options.workspace, options.sites)
     try:
-        with interrupts_call(_stop):
+        with interrupts_call(_stop), fork_server():
             return _run(poc, options.port)
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from bundle.forked_jobs import fork_jobs
 from custom.data.folders import without_tilde
 from custom.errors import BundleError
 
@@ -72,6 +73,7 @@ class Poc:
                 code="option-value",
                 remedy=f"give --sites {there}, or another folder with --workspace; the old one keeps what was trained",
             )
+        fork_jobs(self._production())
 
     def start(self) -> None:
         """Starts server and sites, and waits until they know each other.

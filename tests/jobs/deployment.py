@@ -17,6 +17,7 @@ from types import TracebackType
 
 import psutil
 
+from bundle.forked_jobs import fork_jobs
 from bundle.provision import provision
 from bundle.templates import Wanted
 from tests.jobs.flare import environment, run
@@ -29,7 +30,7 @@ kit, user, job, out, limit = sys.argv[1:]
 session = new_secure_session(user, kit)
 try:
     job_id = session.submit_job(job)
-    session.monitor_job(job_id, timeout=float(limit))
+    session.monitor_job(job_id, timeout=float(limit), poll_interval=0.3)
     print("ENDED", job_id, session.get_job_meta(job_id)["status"], session.download_job_result(job_id) if out else "")
 finally:
     session.close()  # else its threads keep the process alive
@@ -84,9 +85,20 @@ class Deployment:
         server, sites: their names.
         work: a folder for the home, the logs of the processes, and an empty one to start in.
         data_root: FLARE_DATA_ROOT, where a kit does not set it.
+        forked: the processes of jobs are forked from the tests' fork server.
     """
 
-    def __init__(self, folder: Path, server: str, sites: Sequence[str], work: Path, data_root: Path | str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        server: str,
+        sites: Sequence[str],
+        work: Path,
+        data_root: Path | str,
+        forked: bool = False,
+    ) -> None:
+        if forked:
+            fork_jobs(folder)
         self.folder, self.server, self.sites, self.work = folder, server, tuple(sites), work
         (work / "home").mkdir(parents=True)
         (work / "empty").mkdir()
@@ -185,10 +197,10 @@ class Deployment:
 
 
 @contextlib.contextmanager
-def provisioned(template: str, folder: Path) -> Iterator[Deployment]:
-    """The template's two sites and server run, from kits in `folder`, without data."""
+def provisioned(template: str, folder: Path, forked: bool = False) -> Iterator[Deployment]:
+    """The template's two sites and server run, from kits in `folder`, without data; `forked` as in `Deployment`."""
     kits = provision(template, folder / "kits", Wanted(port=free_port()))
-    with Deployment(kits.folder, kits.server, kits.sites, folder / "work", data_root="/nowhere") as system:
+    with Deployment(kits.folder, kits.server, kits.sites, folder / "work", "/nowhere", forked) as system:
         yield system
 
 

@@ -10,9 +10,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bundle.forked_jobs import fork_jobs
 from tests.jobs.flare import NVFLARE, ROOT, bundle, environment, export, run
 
 pytestmark = pytest.mark.e2e
@@ -20,11 +22,20 @@ SUBMIT = """
 import sys
 from nvflare.fuel.flare_api.flare_api import new_secure_session
 session = new_secure_session("admin@nvidia.com", sys.argv[1])
-job_id = session.submit_job(sys.argv[2])
-session.monitor_job(job_id, timeout=300)
-print("FINISHED", job_id, session.get_job_meta(job_id)["status"])
+ids = [session.submit_job(job) for job in sys.argv[2:]]
+for job_id in ids:
+    session.monitor_job(job_id, timeout=300, poll_interval=0.3)
+    print("ENDED", job_id, session.get_job_meta(job_id)["status"])
 session.close()
 """
+JOBS = {  # and their settings
+    "fl-plus-ft": ("dataset=digits", "num_rounds=1", "fine_tune_epochs=1"),
+    "perfedavg": (
+        *("dataset=digits", "fed_avg.num_rounds=1", "meta_train.num_rounds=1", "writers_per_round=4"),
+        *("local_epochs=1", "personalization_epochs=1", "eval_every=0"),
+    ),
+    "sparse-bert": ("model_name_or_path=embedded", "dataset=headlines", "num_rounds=3", "local_steps=4"),
+}
 
 
 def port_is_free(port: int) -> bool:
@@ -57,6 +68,7 @@ def poc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Poc]:
         )
     poc = Poc(tmp_path_factory.mktemp("poc"))
     poc.flare("poc", "prepare", "-n", "2", "--force")
+    fork_jobs(poc.workspace / "example_project" / "prod_00")
     poc.flare("poc", "start", "--timeout", "200")  # 30 s if nothing is said, too few for a busy machine
     yield poc
     poc.flare("poc", "stop", limit_s=600)
@@ -64,12 +76,6 @@ def poc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Poc]:
     while not port_is_free(8002) and time.monotonic() < deadline:
         time.sleep(1)
     assert port_is_free(8002), "the POC server is still there a minute after stop"
-
-
-def submit(poc: Poc, job: Path, folder: Path) -> str:
-    """Through FLARE's API, which refuses links; waits for the end."""
-    kit = next(path for path in poc.workspace.rglob("admin@nvidia.com") if path.is_dir())
-    return run([sys.executable, "-c", SUBMIT, str(kit), str(job)], folder / "empty", poc.env).stdout
 
 
 def wait_until_ready(poc: Poc) -> None:
@@ -102,37 +108,45 @@ def test_submit_monitor_download_report(poc: Poc, tmp_path: Path) -> None:
         assert set(report["cross_site"]["site-1"]) == {"site-1", "site-2"}
 
 
-def test_fine_tuning_leaves_the_personal_models_in_the_kits_of_the_sites(poc: Poc, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def reports(poc: Poc, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Of JOBS, submitted through FLARE's API, which refuses links, and run side by side to their end."""
     wait_until_ready(poc)
-    job = export("fl-plus-ft", tmp_path / "job", "dataset=digits", "num_rounds=1", "fine_tune_epochs=1")
-    done = submit(poc, job, tmp_path)
-    assert re.search(r"FINISHED \S+ FINISHED:COMPLETED", done), done[-3000:]
+    folder = tmp_path_factory.mktemp("jobs")
+    jobs = [str(export(name, folder / name, *settings)) for name, settings in JOBS.items()]
+    kit = next(path for path in poc.workspace.rglob("admin@nvidia.com") if path.is_dir())
+    told = run([sys.executable, "-c", SUBMIT, str(kit), *jobs], folder / "empty", poc.env).stdout
+    ids = re.findall(r"ENDED (\S+) FINISHED:COMPLETED", told)
+    assert len(ids) == len(JOBS), told[-3000:]
+    reports = {}
+    for name, job_id in zip(JOBS, ids, strict=True):
+        out = folder / f"{name}.json"
+        done = bundle("report", str(poc.workspace), "--job", job_id, "--json", str(out), cwd=folder)
+        assert done.returncode == 0, done.stdout
+        reports[name] = json.loads(out.read_text())
+    return reports
+
+
+def test_fine_tuning_leaves_the_personal_models_in_the_kits_of_the_sites(
+    poc: Poc, reports: dict[str, dict[str, Any]]
+) -> None:
     cards = sorted(poc.workspace.rglob("personal_models/fl-plus-ft/model_card.json"))
     assert [json.loads(card.read_text())["site"] for card in cards] == ["site-1", "site-2"]
-    out = tmp_path / "report.json"
-    assert bundle("report", str(poc.workspace), "--json", str(out), cwd=tmp_path).returncode == 0
-    assert set(json.loads(out.read_text())["personalization"]["sites"]) == {"site-1", "site-2"}
+    assert set(reports["fl-plus-ft"]["personalization"]["sites"]) == {"site-1", "site-2"}
 
 
-def test_writers_are_personalised(poc: Poc, tmp_path: Path) -> None:
-    wait_until_ready(poc)
-    quick = ("dataset=digits", "fed_avg.num_rounds=1", "meta_train.num_rounds=1", "writers_per_round=4")
-    quick += ("local_epochs=1", "personalization_epochs=1", "eval_every=0")
-    done = submit(poc, export("perfedavg", tmp_path / "job", *quick), tmp_path)
-    assert re.search(r"FINISHED \S+ FINISHED:COMPLETED", done), done[-3000:]
-    out = tmp_path / "report.json"
-    assert bundle("report", str(poc.workspace), "--json", str(out), cwd=tmp_path).returncode == 0
-    assert json.loads(out.read_text())["personalization"]["summary"]["writers"] == 20
+def test_writers_are_personalised(reports: dict[str, dict[str, Any]]) -> None:
+    assert reports["perfedavg"]["personalization"]["summary"]["writers"] == 20
 
 
-def test_both_ways_are_sparse(poc: Poc, tmp_path: Path) -> None:
+def test_both_ways_are_sparse(reports: dict[str, dict[str, Any]]) -> None:
     """A tenth of each update up, and down only what changed: the site says in its requests what it holds."""
-    wait_until_ready(poc)
-    quick = ("model_name_or_path=embedded", "dataset=headlines", "num_rounds=3", "local_steps=4")
-    done = submit(poc, export("sparse-bert", tmp_path / "job", *quick), tmp_path)
-    assert re.search(r"FINISHED \S+ FINISHED:COMPLETED", done), done[-3000:]
-    out = tmp_path / "report.json"
-    assert bundle("report", str(poc.workspace), "--json", str(out), cwd=tmp_path).returncode == 0
-    rounds = json.loads(out.read_text())["rounds"]
+    rounds = reports["sparse-bert"]["rounds"]
     assert [row["upload_bytes"] < 0.12 * row["dense_upload_bytes"] for row in rounds] == [True] * 3
     assert [row["download_bytes"] < 0.25 * row["dense_download_bytes"] for row in rounds] == [False, True, True]
+
+
+def test_their_processes_were_forked(poc: Poc, reports: dict[str, dict[str, Any]]) -> None:
+    logs = [path.read_text() for path in poc.workspace.rglob("*/log.txt") if path.parent.parent.name == "prod_00"]
+    assert [log.count("Launch the job in process ID") > len(JOBS) for log in logs] == [True] * 3
+    assert not any("is not forked" in log for log in logs)

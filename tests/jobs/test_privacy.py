@@ -30,7 +30,7 @@ KEPT = 0.1  # of a sparse update
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with provisioned("privacy", tmp_path_factory.mktemp("privacy")) as system:
+    with provisioned("privacy", tmp_path_factory.mktemp("privacy"), forked=True) as system:
         yield system
 
 

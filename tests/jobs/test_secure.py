@@ -33,7 +33,7 @@ def kits(tmp_path_factory: pytest.TempPathFactory) -> Kits:
 @pytest.fixture(scope="module")
 def system(kits: Kits, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     work = tmp_path_factory.mktemp("processes") / "work"
-    with Deployment(kits.folder, kits.server, kits.sites, work, data_root="/nowhere") as system:
+    with Deployment(kits.folder, kits.server, kits.sites, work, "/nowhere", forked=True) as system:
         yield system
 
 
