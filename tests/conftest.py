@@ -14,7 +14,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from bundle.forked import fork_server
 
-POC = ("tests/dashboard/browser/", "tests/dashboard/test_flare.py", "tests/jobs/test_poc.py")  # ports 8002 and 8003
+POC = ("tests/dashboard/browser/", "tests/dashboard/test_flare.py")  # ports 8002 and 8003
 
 
 class ByFile(LoadScopeScheduling):

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bundle.forked_jobs import fork_jobs
+from tests.jobs.deployment import free_port
 from tests.jobs.flare import NVFLARE, ROOT, bundle, environment, export, run
 
 pytestmark = pytest.mark.e2e
@@ -61,21 +62,21 @@ class Poc:
 
 @pytest.fixture(scope="module")
 def poc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Poc]:
-    busy = [port for port in (8002, 8003) if not port_is_free(port)]
-    if busy:
-        pytest.fail(
-            f"POC needs ports 8002 and 8003; in use: {busy}. Stop what listens there, then run this test again."
-        )
-    poc = Poc(tmp_path_factory.mktemp("poc"))
+    """At a port of its own: that of every POC is the one of the dashboard's tests, which may run meanwhile."""
+    poc, port = Poc(tmp_path_factory.mktemp("poc")), free_port()
     poc.flare("poc", "prepare", "-n", "2", "--force")
+    project = (poc.workspace / "project.yml").read_text()
+    assert "fed_learn_port: 8002" in project
+    (poc.folder / "project.yml").write_text(project.replace("8002", str(port)))
+    poc.flare("poc", "prepare", "-i", str(poc.folder / "project.yml"), "--force")
     fork_jobs(poc.workspace / "example_project" / "prod_00")
     poc.flare("poc", "start", "--timeout", "200")  # 30 s if nothing is said, too few for a busy machine
     yield poc
     poc.flare("poc", "stop", limit_s=600)
     deadline = time.monotonic() + 60
-    while not port_is_free(8002) and time.monotonic() < deadline:
+    while not port_is_free(port) and time.monotonic() < deadline:
         time.sleep(1)
-    assert port_is_free(8002), "the POC server is still there a minute after stop"
+    assert port_is_free(port), "the POC server is still there a minute after stop"
 
 
 def wait_until_ready(poc: Poc) -> None:
