@@ -41,7 +41,14 @@ from custom.models.lenet import LeNet
 from tests.filters.flare_contexts import Server, submission
 
 CPU = torch.device("cpu")
-PARTITIONS: dict[str, dict[str, Any]] = {"iid": {}, "dirichlet 0.3": {"partition": "dirichlet", "alpha": 0.3}}
+PARTITIONS: dict[str, dict[str, Any]] = {
+    "iid": {},
+    "dirichlet 0.3": {"partition": "dirichlet", "alpha": 0.3},
+    "dirichlet 0.1": {"partition": "dirichlet", "alpha": 0.1},
+    "iid, one of five times the size": {},
+    "iid, sizes 20:10:4:2:1": {},
+}
+SIZES = {"iid, one of five times the size": (5, 1, 1, 1, 1), "iid, sizes 20:10:4:2:1": (20, 10, 4, 2, 1)}
 LR, MOMENTUM = 0.05, 0.9  # hello-pt's on digits
 Weights = dict[str, np.ndarray]
 
@@ -66,6 +73,9 @@ class Federation:
         self.bad = self.names[(sites - 1) // 2]
         data, roster = ImageData(dataset="digits", **PARTITIONS[partition]), tuple(self.names)
         self.data = {name: data.site(name, roster, seed) for name in self.names}
+        for site, size in zip(self.data.values(), SIZES.get(partition, ()), strict=False):
+            first, rows = site._rows["train"]
+            site._rows = {**site._rows, "train": (first, rows[: len(rows) * size // max(SIZES[partition])])}
         self.everything = ImageData(dataset="digits").site("all", ("all",), 0)
         self.seed, self.model = seed, LeNet()
         torch.manual_seed(seed)
@@ -143,9 +153,9 @@ def main() -> None:
     """Prints a line a run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sites", type=int, nargs="+", default=[3, 5, 10])
-    parser.add_argument("--partitions", nargs="+", default=list(PARTITIONS))
+    parser.add_argument("--partitions", nargs="+", default=["iid", "dirichlet 0.3"], help=", ".join(PARTITIONS))
     parser.add_argument("--attacks", nargs="+", default=list(ATTACKS))
-    parser.add_argument("--rules", nargs="+", default=["weighted_mean", "geometric_median"])
+    parser.add_argument("--rules", nargs="+", default=["weighted_mean", "mean_without_outliers"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--no-limit", action="store_true", help="plain FedAvg: no limit of norms")

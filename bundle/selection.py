@@ -9,11 +9,13 @@ from pathlib import Path
 from bundle import ROOT
 from bundle.arguments import Component, components
 from bundle.jobs import Job
+from custom.errors import BundleError
 from custom.metrics import NEGATIVES, POSITIVES, check_direction, lower_is_better, unknown_metric
 
 OURS = "custom.widgets.model_selector.ModelSelector"
 FLARES = "nvflare.app_common.widgets.intime_model_selector.IntimeModelSelector"
-TRAINER = "custom.executors.trainer.Trainer"
+PROGRESS = "custom.widgets.progress_log.ProgressLog"
+TRAINER, META_TRAINER = "custom.executors.trainer.Trainer", "custom.executors.meta_trainer.MetaTrainer"
 SCORED_BY = ("custom/executors/trainer.py", "custom/learning/evaluate.py", "custom/learning/two_classes.py")
 PREFIX = "val_"
 OF_ALL = ("accuracy", "loss")
@@ -22,7 +24,7 @@ DEFAULT = "val_accuracy"
 
 
 def check_selection(job: Job, copy: Path) -> bool:
-    """Checks the key metric of each selector; sets `negate_key_metric` of FLARE's own for a metric like a loss.
+    """Checks the key metric of each selector and of the log; sets `negate_key_metric` of FLARE's own where low is good.
 
     Args:
         job: with the settings as they will be; its configurations are changed in place.
@@ -37,12 +39,21 @@ def check_selection(job: Job, copy: Path) -> bool:
     changed = False
     parts = components(job.configs)
     reported = _reported(job, parts, copy)
-    for selector in (part for part in parts if part.path in (OURS, FLARES)):
+    for selector in (part for part in parts if part.path in (OURS, FLARES, PROGRESS)):
         metric = selector.arguments.get("key_metric", DEFAULT)
         if not isinstance(metric, str):  # its own check says so
             continue
         if reported and metric not in reported:
             raise unknown_metric(metric, reported)
+        if reported == [] and metric != DEFAULT:
+            remedy = "leave it out: rounds are scored on held-out clients alone"
+            raise BundleError(
+                "the sites report no metric in training",
+                code="metric-unknown",
+                key="key_metric",
+                got=metric,
+                remedy=remedy,
+            )
         if selector.path == FLARES and (lower := lower_is_better(metric)) is not None:
             if lower and "negate_key_metric" not in selector.arguments:
                 selector.arguments["negate_key_metric"] = changed = True
@@ -50,16 +61,18 @@ def check_selection(job: Job, copy: Path) -> bool:
     return changed
 
 
-def _reported(job: Job, parts: list[Component], copy: Path) -> list[str]:
-    """The validation metrics of the bundle's own trainer; empty where another one trains, or its code was changed."""
+def _reported(job: Job, parts: list[Component], copy: Path) -> list[str] | None:
+    """The validation metrics of the bundle's own trainers; None where another one trains, or its code was changed."""
     trainers = [
         binding.get("executor", {}).get("path")
         for config in job.configs.values()
         for binding in config.get("executors", [])
-        if {"train", "*"} & set(binding.get("tasks", []))
+        if {"train", "meta_train", "*"} & set(binding.get("tasks", []))
     ]
-    if not trainers or set(trainers) != {TRAINER} or not all(_is_ours(job, copy, name) for name in SCORED_BY):
+    if set(trainers) == {META_TRAINER}:
         return []
+    if set(trainers) != {TRAINER} or not all(_is_ours(job, copy, name) for name in SCORED_BY):
+        return None
     models = [part for part in parts if part.id == "model" and part.side == "client"]
     outputs = {_outputs(model) for model in models} or {None}
     names = [*OF_ALL, *(OF_TWO_CLASSES if outputs & {2, None} else ())]

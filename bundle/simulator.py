@@ -47,7 +47,7 @@ class Simulator:
         command = [sys.executable, str(PROGRAM), str(job)]
         command += ["-w", str(workspace), "-n", str(sites), "-t", str(threads), "-m", str(sites)]
         workspace.mkdir(parents=True, exist_ok=True)
-        output = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)  # and through no link
+        output = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)  # and through no link
         try:
             env = {**LOST, **END, **environment(threads), MARK: mark(workspace)}
             self.process = start(

@@ -82,10 +82,24 @@ def unrecorded(run: Run) -> str:
     )
 
 
-def asked_for_embedded(run: Run) -> set[str]:
-    """Which of the arguments of EMBEDDED the job's configuration sets to embedded data or an embedded encoder."""
-    arguments = [entry.get("args") or {} for entry in _entries(read_json(run.folder / CLIENT_CONFIG), "components")]
-    return {name for name, own in EMBEDDED.items() if any(given.get(name) in own for given in arguments)}
+def asked_for_embedded(run: Run) -> set[str] | None:
+    """Which of the arguments of EMBEDDED the job's configuration sets to embedded data or an embedded encoder.
+
+    Returns:
+        None if that is not known here: the sites have apps of their own.
+    """
+    paths = [run.folder / CLIENT_CONFIG]
+    if run.sites_root:
+        paths += sorted(run.sites_root.glob(f"*/{run.job_id}/app_*/config/{CLIENT_CONFIG.name}"))
+    configs = [read_json(path) for path in paths if path.is_file()]
+    arguments = [entry.get("args") or {} for config in configs for entry in _entries(config, "components")]
+    asked = {name for name, own in EMBEDDED.items() if any(given.get(name) in own for given in arguments)}
+    return asked if configs else None
+
+
+def keeps_models(run: Run) -> bool:
+    """Is FLARE's persistor of PyTorch models one of the job's components?"""
+    return "PTFileModelPersistor" in _classes(run, "components")
 
 
 def _classes(run: Run, kind: str) -> set[str]:
@@ -102,7 +116,7 @@ def misread(run: Run) -> list[str]:
     """The files of the run that are there and hold something else than they should."""
     found = []
     for name in (Path("meta.json"), CONFIG, CLIENT_CONFIG, CROSS_SITE):
-        if (run.folder / name).is_file() and not read_json(run.folder / name):
+        if (run.folder / name).is_file() and _object(run.folder / name) is None:
             found.append(f"{name} was not understood: it holds no JSON object")
     for name in (CONFIG, CLIENT_CONFIG):
         config = read_json(run.folder / name)
@@ -115,8 +129,12 @@ def misread(run: Run) -> list[str]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a file; empty if it cannot be read."""
+    return _object(path) or {}
+
+
+def _object(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        return printable_all(value, LONGEST) if isinstance(value, dict) else {}
+        return printable_all(value, LONGEST) if isinstance(value, dict) else None
     except (OSError, ValueError, RecursionError):
-        return {}
+        return None

@@ -112,7 +112,7 @@ class Report:
     personalization: dict[str, Any] | None = None
     writers: Writers | None = None
     best: dict[str, Any] | None = None
-    asked_for_embedded: set[str] = field(default_factory=set)
+    asked_for_embedded: set[str] | None = None
     status: str = "incomplete"
     outliers: list[Outlier] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)

@@ -6,13 +6,13 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from bundle.events import check_events, read_events
 from bundle.report.causes import RESOURCES, first_cause, lack_of_resources
 from bundle.report.claims import doubtful_scores
-from bundle.report.evidence import CROSS_SITE, asked_for_embedded, gap, misread, read_json, unrecorded
+from bundle.report.evidence import CROSS_SITE, asked_for_embedded, gap, keeps_models, misread, read_json, unrecorded
 from bundle.report.locate import Run, find_run, unpack
 from bundle.report.model import COUNTS, Metrics, Report, Round, Score, Sites
 from bundle.report.outcome import ENDED_EARLY, judge, warnings, what_went_wrong
@@ -39,9 +39,10 @@ from custom.metrics import weighted_mean
 from custom.names import is_name
 from custom.progress import FILE_NAME
 
+FINAL, BEST = "final global model", "best global model"
 MODELS = {
-    "final global model": "app_server/FL_global_model.pt",
-    "best global model": "app_server/best_FL_global_model.pt",
+    FINAL: "app_server/FL_global_model.pt",
+    BEST: "app_server/best_FL_global_model.pt",
     "global model of federated averaging": "app_server/fed_avg_model.pt",
 }
 ABORTED_BY_USER = "FINISHED:ABORTED"  # FLARE's status
@@ -63,21 +64,25 @@ def read_report(path: Path, job_id: str = "") -> Report:
     """
     run = find_run(path, job_id)
     if run.archive is None:
-        return read_run(run)
+        return read_run(run, run.folder.parent / "meta.json")  # as `nvflare job download` leaves it
     with tempfile.TemporaryDirectory() as temporary:
         names = unpack(run.archive, Path(temporary), TEXT_SUFFIXES)
-        report = read_run(Run(run.job_id, Path(temporary), run.sites_root))
+        report = read_run(Run(run.job_id, Path(temporary), run.sites_root), run.archive.parent / "meta", names)
     report.folder = str(run.archive)
     report.errors = [error.replace(f"{temporary}/", f"{run.archive}: ") for error in report.errors]
-    if read_json(run.archive.parent / "meta").get("status") == ABORTED_BY_USER and not report.finished:
-        report.status, report.errors = "aborted", [error for error in report.errors if _says_why(error)]
     in_zip = {kind: f"{name} in {run.archive}" for kind, name in MODELS.items() if name in names}
     report.models = in_zip | report.models
     return report
 
 
-def read_run(run: Run) -> Report:
-    """The Report of one run folder; a folder without progress.jsonl gives a report that says what is wrong."""
+def read_run(run: Run, listed: Path | None = None, packed: Collection[str] = ()) -> Report:
+    """The Report of one run folder; a folder without progress.jsonl gives a report that says what is wrong.
+
+    Args:
+        run: its folder, not packed.
+        listed: FLARE's own notes on the job, which say whether a user ended it; what followed from that is no error.
+        packed: names of files that belong to the run and were not unpacked.
+    """
     events = read_events(run.folder / FILE_NAME)
     check_events(events, run.folder / FILE_NAME)
     report = build(events)
@@ -90,9 +95,15 @@ def read_run(run: Run) -> Report:
         report.personalization |= elsewhere(report)
     report.models = _models(run, report)
     report.asked_for_embedded = asked_for_embedded(run)
+    if report.finished and report.rounds and keeps_models(run):
+        expected = {FINAL, *((BEST,) if report.best else ())}
+        lost = sorted(MODELS[kind] for kind in expected - report.models.keys() if MODELS[kind] not in packed)
+        report.warnings += [f"{name} is not there any more: it was moved or deleted" for name in lost]
     if report.finished and (missing := gap(run, events)):
         report.status = "incomplete"
         report.errors.append(f"the job ended, and its result is not whole: {missing}")
+    elif not report.finished and listed and read_json(listed).get("status") == ABORTED_BY_USER:
+        report.status, report.errors = "aborted", [error for error in report.errors if _says_why(error)]
     elif not report.finished:
         _explain(run, report)
     return report

@@ -107,19 +107,20 @@ def embedded_warning(report: Report) -> str:
     name = (report.dataset or {}).get("dataset", "?")
     warnings = []
     if report.embedded:
-        asked = _asked(report, "dataset")
-        warnings.append(f"EMBEDDED DATA SET: these are results on {name}, a small set for trying things out. {asked}")
+        what = f"these are results on {name}, a small set for trying things out."
+        warnings.append(f"EMBEDDED DATA SET: {what}{_asked(report, 'dataset')}")
     if report.encoder_embedded:
-        asked = _asked(report, "model_name_or_path")
         what = "these are results of a small BERT for trying things out, not pretrained."
-        warnings.append(f"EMBEDDED ENCODER: {what} {asked}")
+        warnings.append(f"EMBEDDED ENCODER: {what}{_asked(report, 'model_name_or_path')}")
     return " ".join(warnings)
 
 
 def _asked(report: Report, argument: str) -> str:
+    if report.asked_for_embedded is None:
+        return ""
     if argument in report.asked_for_embedded:
-        return f"The job asked for it ({argument})."
-    return "If the job asked for another one, that was not found."
+        return f" The job asked for it ({argument})."
+    return " If the job asked for another one, that was not found."
 
 
 def thinned(items: Sequence[T], most: int) -> list[T]:

@@ -33,6 +33,8 @@ class RobustAggregator(SparseAggregator):
         min_contributions, max_norm_ratio, max_samples_ratio: as in WeightedAggregator.
     """
 
+    takes_any_rule = True
+
     def __init__(
         self,
         rule: Rule | str = WEIGHTED_MEAN,

@@ -62,9 +62,11 @@ class SparseAggregator(WeightedAggregator):
         absent: what an entry stands for that a sparse update leaves out: `zero_update`, that the site would not change
             it, as error feedback needs it (sum / weight of all sites); or `not_counted`, that the site has no say (mean
             over those that sent it).
-        min_contributions, rule, max_norm_ratio, max_samples_ratio: as in WeightedAggregator; a rule that looks at
-            single entries, such as the median, takes dense updates and no others.
+        min_contributions, rule, max_norm_ratio, max_samples_ratio: as in WeightedAggregator; no rule that looks at
+            single entries, such as the median.
     """
+
+    takes_any_rule = False  # also one that looks at single entries, for dense updates
 
     def __init__(
         self,
@@ -87,6 +89,15 @@ class SparseAggregator(WeightedAggregator):
                 key="SparseAggregator absent",
                 expected=" or ".join(ABSENT),
                 got=shown(self.absent),
+            )
+        known = None if self.takes_any_rule or isinstance(self.rule, dict) else built(self.rule)
+        if known is not None and not isinstance(known, LinearRule):
+            raise BundleError(
+                code="setting-value",
+                key="SparseAggregator rule",
+                expected="a rule for sparse updates: mean_without_outliers, geometric_median or multi_krum",
+                got=type(known).__name__,
+                remedy="choose one of them, or send dense updates: without Sparsify, and with WeightedAggregator",
             )
 
     @ends_job
@@ -112,8 +123,8 @@ class SparseAggregator(WeightedAggregator):
         Raises:
             UpdateRejected: names site, round and tensor.
         """
-        rule = built(self.rule)
-        if dxo.get_meta_prop(POSITIONS) is not None and not (rule is None or isinstance(rule, LinearRule)):
+        rule = built(self.rule) if dxo.get_meta_prop(POSITIONS) is not None else None
+        if rule is not None and not isinstance(rule, LinearRule):
             expected = f"a dense update, for {type(rule).__name__}"
             remedy = "the rule geometric_median takes sparse ones"
             raise UpdateRejected("kind", origin, expected=expected, got="a sparse one", remedy=remedy)

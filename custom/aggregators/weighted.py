@@ -47,7 +47,7 @@ from custom.checks.update import (
     l2_norm,
 )
 from custom.errors import BundleError
-from custom.keys import POSITIONS, STANDINGS
+from custom.keys import POSITIONS, SAMPLES, STANDINGS
 from custom.learning.robust import (
     LinearRule,
     Matrix,
@@ -183,6 +183,8 @@ class WeightedAggregator(Aggregator):
         if event_type == EventType.START_RUN:
             self._outliers = Outliers()
             self.check_start(fl_ctx)
+        elif event_type == AppEventType.ROUND_STARTED:
+            check_samples(fl_ctx.get_prop(SAMPLES) or {})
         elif event_type == AppEventType.AFTER_SHAREABLE_TO_LEARNABLE:
             fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.META] = {}
 
@@ -358,6 +360,14 @@ class WeightedAggregator(Aggregator):
             f"min_contributions is {self.min_contributions}, so the job ends here. {saved} The log's lines with "
             "'update refused' or 'failed' say what was wrong with the other sites."
         )
+
+
+def check_samples(samples: Mapping[str, Mapping[str, int]]) -> None:
+    """Raises BundleError if no site said that it has anything to train on; `samples` by site, as they said it."""
+    if samples and not any(counts.get("train", 1) for counts in samples.values()):
+        expected, got = "a site with training samples", f"0 in all at {', '.join(sorted(samples))}"
+        remedy = "see each site's log for what its data hold, and where they were looked for"
+        raise BundleError(code="data-too-small", key="train", expected=expected, got=got, remedy=remedy)
 
 
 def bounded(contributions: Mapping[str, Update], bad: int) -> dict[str, Update]:

@@ -10,14 +10,17 @@ come from honest and attacked federations (`benchmarks/malicious_site.py`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from custom.checks.round import MOST_SAMPLES
 
 LARGE = 2.0  # times the others' median: the norm of a site of their size that takes nothing from its sum
-AWAY = 0.4  # how far a cosine lies below the median of the others' where it takes nothing from its sum
+AWAY = 0.4  # how far a cosine lies below the median of the others' where it takes nothing from its sum, at most
+AGREE = 0.2  # the same where the others agree with each other, at least
+FARTHER = 0.5  # by how much farther away the update of a site may lie that has e times their samples
+LARGER = 0.3  # for m times their samples it may be m**(1 + 0.3 log m) times as large: eleven times for five times
 RELIEF = 0.4  # what a round takes from a sum at most
 LIMIT = math.log(4)  # of both sums together: one norm of 8 times the others' median reaches it, or two of 4 times
 
@@ -79,8 +82,9 @@ class Outliers:
         """
         new: list[Outlier] = []
         for site, standing in sorted(facts.items()):
-            cosines = [other["cosine"] for name, other in facts.items() if name != site and "cosine" in other]
-            evidence = _evidence(standing, median(cosines) if cosines else None)
+            evidence = _evidence(
+                standing, [other["cosine"] for name, other in facts.items() if name != site and "cosine" in other]
+            )
             for kind, (value, odd) in evidence.items():
                 self._sums[site, kind] = max(0.0, self._sums.get((site, kind), 0.0) + max(odd, -RELIEF))
                 if odd > self._extremes.get((site, kind), (-math.inf,))[0]:
@@ -99,14 +103,17 @@ class Outliers:
         return new
 
 
-def _evidence(standing: Mapping[str, float], others: float | None) -> dict[str, tuple[float, float]]:
-    """(value, how much odder it is than honest sites are) of each fact that is known."""
+def _evidence(standing: Mapping[str, float], others: Sequence[float]) -> dict[str, tuple[float, float]]:
+    """(value, how much odder it is than honest sites are) of each fact that is known; `others` are their cosines."""
     found = {}
     samples = standing.get("samples_ratio", 1.0)
+    more = math.log(samples) if 1 < samples <= MOST_SAMPLES else 0.0  # a number that stands out excuses nothing
     if "samples_ratio" in standing:
         found["samples"] = samples, math.log(samples / MOST_SAMPLES)
     if (ratio := standing.get("norm_ratio", 0.0)) > 0:
-        found["norm"] = ratio, math.log(ratio / min(max(1.0, samples), MOST_SAMPLES) / LARGE)
-    if "cosine" in standing and others is not None:
-        found["direction"] = standing["cosine"], others - standing["cosine"] - AWAY
+        found["norm"] = ratio, math.log(ratio / LARGE) - more * (1 + LARGER * more)
+    if "cosine" in standing and others:
+        middle = median(others)
+        away = min(max(AGREE, 2 * (middle - min(others))), AWAY) + FARTHER * more
+        found["direction"] = standing["cosine"], middle - standing["cosine"] - away
     return found

@@ -30,6 +30,7 @@ MOST_NAMED = 5
 LONGEST_SUFFIX = 6
 LARGEST_PATIENT = 20  # images; more, in one folder, are looked at
 DARKER = 4  # bits: an image that needs so many fewer than the others becomes 16 times as dark
+FEW_SHADES = 100  # of grey, of 256
 MOST_DARK = 0.05  # the share of such images that is nothing unusual
 
 logger = logging.getLogger(__name__)
@@ -154,6 +155,13 @@ def _warnings(good: Sequence[tuple[XrayFile, Grey]], bits: int) -> list[str]:
             f"{deep[bits]:,} of {deep.total():,} images above 8 bits need {bits} bits, and all are scaled alike: "
             "the others, which need fewer, become dark; write all with one bit depth, or remove those that differ"
         )
+    if high := [image for _, image in good if image.peak]:
+        low, peak = min(int(image.pixels.min()) for image in high), max(image.peak for image in high)
+        if (shades := (peak - low) * 255 // (2**bits - 1) + 1) < FEW_SHADES:
+            found.append(
+                f"images above 8 bits have values from {low:,} to {peak:,} of 0 to {2**bits - 1:,}, so {shades} of 256 "
+                "shades of grey are left: write them without the offset"
+            )
     return found
 
 

@@ -121,7 +121,7 @@ def or_embedded(
                 code="data-missing",
                 key=place,
                 got=f"{seen} ({error})",
-                remedy=f"correct it, or ask for the embedded data: --set dataset={choice}",
+                remedy=f"correct it, or ask for the embedded data: python -m bundle run JOB --set dataset={choice}",
             ) from error
         logger.warning("TRAINING ON THE EMBEDDED %s. %s", names, error)
         return embedded()

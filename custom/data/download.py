@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import http.client
@@ -94,6 +95,15 @@ def download(root: Path, remote: Remote) -> Path:
             _check_answers(remote.url)  # else a mistyped path would become a folder
         make_once(path, retrieve)
     except (OSError, Timeout, http.client.HTTPException, tarfile.TarError, EOFError, BundleError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise Unavailable(
+                f"{remote.title} is not there, and cannot be put there",
+                code="data-missing",
+                key=str(path),
+                got=error.strerror,
+                remedy=f"let this user write to {path.parent}, let another put {path.name} there, or point "
+                f"dataset_path or FLARE_DATA_ROOT at a folder that has {remote.target}",
+            ) from error
         raise Unavailable(
             f"{remote.title} is not there and cannot be downloaded from {remote.url}",
             code="data-missing",

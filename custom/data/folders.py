@@ -10,7 +10,9 @@ that is an error, and no reason to train on embedded data.
 
 from __future__ import annotations
 
+import logging
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from custom.errors import BundleError
@@ -20,6 +22,9 @@ ROOT_VARIABLE, CACHE_VARIABLE = "FLARE_DATA_ROOT", "FLARE_CACHE_DIR"
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 MOST_NAMED = 5  # folders that an error names
 MOST_LOOKED_AT = 50  # files of a folder
+
+
+logger = logging.getLogger(__name__)
 
 
 class NoHome(BundleError):
@@ -57,10 +62,17 @@ def data_root(dataset_path: str) -> Path:
     Raises:
         NoHome: it is in the home folder, and there is none.
     """
+    if (root := os.environ.get(ROOT_VARIABLE)) and dataset_path != DEFAULT_PATH:
+        _say_which(root, dataset_path)
     try:
-        return expand(os.environ.get(ROOT_VARIABLE) or dataset_path, ROOT_VARIABLE)
+        return expand(root or dataset_path, ROOT_VARIABLE)
     except BundleError as error:
         raise NoHome(f"there are no data: {error}", code="data-missing") from error
+
+
+@lru_cache
+def _say_which(root: str, dataset_path: str) -> None:
+    logger.warning("the data are those of %s=%s, which overrides dataset_path=%s", ROOT_VARIABLE, root, dataset_path)
 
 
 def cache_folder(cache_dir: str = DEFAULT_PATH) -> Path:

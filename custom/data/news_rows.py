@@ -131,7 +131,7 @@ def _check_widths(path: Path, rows: Sequence[Row], columns: Columns) -> None:
     remedy = QUOTES if len(cells) > width else "separate the columns by commas, and make each row whole"
     if len(cells) == width + 1 and not columns.has_names and _is_integer(cells[0]) and _is_integer(cells[1]):
         remedy = "leave out the column of row numbers (pandas: index=False)"
-    elif len(cells) == 2 and not columns.has_names:
+    elif not columns.has_names and all(len(row[1]) == 2 for row in rows):
         remedy = "begin the file with the names of its columns, such as text,label"
     raise bad_row(path, line, expected, got, remedy)
 

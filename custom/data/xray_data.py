@@ -137,5 +137,5 @@ def _nothing_there(root: Path) -> BundleError:
         got=_seen(root),
         remedy=f"unpack {KAGGLE} to {root / FOLDER}, or copy {pneumonia_mnist.URL} (4 MB) to {root}, or point "
         "dataset_path or FLARE_DATA_ROOT at the folder that holds one; to try the job out on generated images: "
-        "--set dataset=synthetic",
+        "python -m bundle run chest-xray --set dataset=synthetic",
     )

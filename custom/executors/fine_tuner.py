@@ -117,7 +117,7 @@ class FineTuner(SiteTask):
                 pass
 
     def try_out(self, site: Site, fl_ctx: FLContext) -> list[str]:
-        """Trains on one small batch, and on one as small as the last; validation and test samples must be there."""
+        """Trains on one small batch, and on one of the last's size; validation and test samples must be there."""
         need_samples(site.data, ["validation", "test"], "to choose the personal model by and to score it on")
         if self.local_only and not any(isinstance(executor, Trainer) for executor in executors_of(fl_ctx)):
             expected = "false, or a job that trains with custom.executors.trainer.Trainer, whose budget it repeats"

@@ -50,13 +50,15 @@ def _site_data(component: DataComponent, name: str, roster: tuple[str, ...], see
     try:
         return component.site(name, roster, seed)
     except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        correct = "correct the path in the data component's settings, or put the file there"
         raise BundleError(
             "the site's data cannot be read",
             code="file-unusable",
             site=name,
             key=str(error.filename or ""),
             got=error.strerror or str(error),
-            remedy="give the user that runs this site the right to read it",
+            remedy=correct if missing else "give the user that runs this site the right to read it",
         ) from error
 
 

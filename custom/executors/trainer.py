@@ -185,7 +185,7 @@ class Trainer(SiteTask):
         ).to_shareable()
 
     def try_out(self, site: Site, fl_ctx: FLContext) -> list[str]:
-        """Scores a few validation samples, and trains on one small batch, and on one as small as the last."""
+        """Scores a few validation samples, and trains on one small batch, and on one of the last's size."""
         if not site.data.size("train"):
             return []  # as in `run`
         need_samples(site.data, ["validation"], "to choose the best round by")

@@ -129,7 +129,7 @@ def first_batch(data: SiteData, split: str, size: int, device: torch.device, see
 def try_steps(
     model: nn.Module, data: SiteData, budget: LocalBudget, device: torch.device, step: Callable[[Batch], float]
 ) -> None:
-    """Takes a step on a small batch, and on one as small as the last of a pass, each from the weights of `model`.
+    """Takes a step on a small batch, and on one of the size of a pass's last, each from the weights of `model`.
 
     Args:
         model: on `device`; left as it was.
@@ -146,7 +146,7 @@ def try_steps(
         first_batch(data, "train", budget.batch_size, device)  # data that drop a last batch which is smaller have none
     sizes = [min(samples, budget.batch_size, FEW)]
     if budget.local_steps is None or budget.local_steps >= math.ceil(samples / budget.batch_size):
-        sizes.append(min(samples % budget.batch_size or budget.batch_size, FEW))
+        sizes.append(samples % budget.batch_size or sizes[0])
     for size in dict.fromkeys(sizes):
         with undisturbed(model):
             loss = step(first_batch(data, "train", size, device))

@@ -314,8 +314,9 @@ def test_a_robust_rule_gives_for_sparse_updates_what_it_gives_for_the_dense_ones
         assert np.abs(value).max() < 10
 
 
-def test_a_rule_of_single_entries_refuses_sparse_updates_and_names_one_that_takes_them(caplog):
-    server, aggregator = Server(VECTOR), SparseAggregator(rule="median")
-    assert not send(aggregator, server, payload("site-1", {"w": [0, 1]}, w=A))
-    assert "[update-kind]" in caplog.text
-    assert "geometric_median" in caplog.text
+@pytest.mark.parametrize("rule", ["median", "trimmed_mean"])
+def test_a_rule_of_single_entries_is_refused_before_the_job_leaves(rule):
+    with pytest.raises(BundleError) as caught:
+        SparseAggregator(rule=rule).check()
+    assert (caught.value.code, caught.value.key) == ("setting-value", "SparseAggregator rule")
+    SparseAggregator(rule="geometric_median").check()

@@ -23,7 +23,7 @@ from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 
 from custom.aggregators.weighted import WeightedAggregator
 from custom.errors import BundleError
-from custom.keys import STANDINGS
+from custom.keys import SAMPLES, STANDINGS
 from tests.filters.flare_contexts import Server, submission
 
 
@@ -297,8 +297,8 @@ def test_bad_settings_of_the_defence(arguments):
 
 def test_the_mean_without_outliers_leaves_out_a_site_while_it_stands_out(caplog):
     """Round 1: -20 stands out at once, and the mean is that of 1, 2 and 3 (weights 1, 1, 2): 9 / 4. Its sums are then
-    log(20 / 2 / 2) = 1.61 and (1 - -1) - 0.4 = 1.6; from then on it moves like the others, and 0.4 of each go in a
-    round: 3.21, 2.41, 1.61, 0.81 < 1.39, and it counts again, 11 / 5."""
+    log(20 / 2 / 2) = 1.61 and (1 - -1) - 0.2 = 1.8; from then on it moves like the others, and 0.4 and 0.2 go in a
+    round: 3.41, 2.81, 2.21, 1.61, 1.01 < 1.39, and it counts again, 11 / 5."""
     server = Server({"w": np.zeros(1, np.float32)})
     aggregator = WeightedAggregator(rule="mean_without_outliers")
     means = []
@@ -308,7 +308,7 @@ def test_the_mean_without_outliers_leaves_out_a_site_while_it_stands_out(caplog)
             weight = 2 if site == "site-3" else 1
             assert aggregator.accept(submission(site, number, {"w": array(value)}, weight), server.context(site))
         means.append(aggregate(aggregator, server).data["w"].item())
-    assert means == pytest.approx([9 / 4, 9 / 4, 9 / 4, 11 / 5, 11 / 5])
+    assert means == pytest.approx([9 / 4, 9 / 4, 9 / 4, 9 / 4, 11 / 5])
     assert caplog.text.count("site-4: its update") == 1
 
 
@@ -318,3 +318,20 @@ def test_the_mean_without_outliers_keeps_all_where_half_of_them_stand_out():
     aggregator._outliers.standing_out = {"site-1", "site-2"}
     send_all(aggregator, server, {"site-1": [1], "site-2": [1], "site-3": [2], "site-4": [2]})
     assert aggregate(aggregator, server).data["w"].tolist() == [1.5]
+
+
+@pytest.mark.parametrize(
+    ("samples", "ends"),
+    [
+        ({"site-1": {"train": 0}, "site-2": {"train": 0, "test": 5}}, True),
+        ({"site-1": {"train": 0}, "site-2": {"train": 1}}, False),
+        ({"site-1": {"writers": 3}}, False),
+        ({}, False),
+    ],
+)
+def test_a_job_without_any_training_sample_ends_before_its_first_round(samples, ends):
+    server, aggregator = Server({"w": np.zeros(1, np.float32)}), WeightedAggregator()
+    server.set(SAMPLES, samples)
+    aggregator.handle_event(AppEventType.ROUND_STARTED, server.context())
+    reason = dict(server.engine.events).get(EventType.FATAL_SYSTEM_ERROR, "")
+    assert reason.endswith("[data-too-small]") == ends

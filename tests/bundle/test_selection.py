@@ -64,3 +64,11 @@ def test_the_wrong_direction_is_refused(tmp_path: Path) -> None:
         with pytest.raises(BundleError) as caught:
             export("mnist", tmp_path / "job", settings)
         assert (caught.value.code, caught.value.key) == ("setting-value", "negate_key_metric")
+
+
+@pytest.mark.parametrize(("job", "key"), [("perfedavg", "key_metric"), ("mnist", "progress.key_metric")])
+def test_a_metric_that_only_the_log_would_show_is_checked_too(tmp_path: Path, job: str, key: str) -> None:
+    with pytest.raises(BundleError) as caught:
+        export(job, tmp_path / "job", [f"{key}=val_f1"])
+    assert caught.value.code == "metric-unknown"
+    export(job, tmp_path / "job", [f"{key}=val_accuracy"])

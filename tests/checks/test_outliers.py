@@ -35,8 +35,9 @@ def test_one_gross_norm_or_several_large_ones(ratio, first):
 
 
 def test_a_site_with_more_samples_may_move_further():
-    """Four times as many samples excuse four times the norm; 1e5 times excuse ten times, and are named themselves."""
-    assert named_after(10, norm_ratio=7.0, samples_ratio=4.0) == {}
+    """Four times the samples excuse 4**1.416 = 7.12 times the norm; 1e5 times nothing, and are named themselves."""
+    assert named_after(10, norm_ratio=14.2, samples_ratio=4.0) == {}
+    assert named_after(2, norm_ratio=29.0, samples_ratio=4.0) == {("site-4", "norm"): "round 2"}  # 2 log(29/14.24)
     assert named_after(1, norm_ratio=99.0, samples_ratio=1e5) == {
         ("site-4", "norm"): "round 1",
         ("site-4", "samples"): "round 1",
@@ -45,15 +46,37 @@ def test_a_site_with_more_samples_may_move_further():
 
 
 def test_a_direction_away_from_the_others():
-    """0.5 - -0.5 - 0.4 = 0.6 a round: 1.2, 1.8 > 1.386. At 0.1 it is as far as honest sites are."""
-    assert named_after(3, cosine=-0.5) == {("site-4", "direction"): "round 3"}
-    assert named_after(10, cosine=0.1) == {}
+    """Who agree: 0.5 - -0.5 - 0.2 = 0.8 a round, and 1.6 > 1.386. At 0.3 it is as far as honest sites are."""
+    assert named_after(3, cosine=-0.5) == {("site-4", "direction"): "round 2"}
+    assert named_after(10, cosine=0.3) == {}
+
+
+@pytest.mark.parametrize(
+    ("cosines", "first"),
+    [
+        ((0.5, 0.5, 0.4), "round 2"),  # away is 2 * 0.1, as at least
+        ((0.5, 0.5, 0.35), "round 2"),  # 2 * 0.15: 0.7 a round, 1.4
+        ((0.5, 0.5, 0.1), "round 3"),  # 0.4 at most: 0.6 a round
+    ],
+)
+def test_where_the_others_disagree_it_takes_longer(cosines, first):
+    outliers = Outliers()
+    for number in range(1, 4):
+        others = {f"site-{k}": HONEST | {"cosine": cosine} for k, cosine in enumerate(cosines, start=1)}
+        outliers.add(f"round {number}", others | {"site-4": HONEST | {"cosine": -0.5}})
+    assert {key: outlier.first for key, outlier in outliers.found.items()} == {("site-4", "direction"): first}
+
+
+def test_a_large_site_may_lie_farther_away():
+    """For e times the samples by 0.5: 0.5 - 0.0 - 0.7 < 0; and for as many it is 0.3 a round."""
+    assert named_after(20, cosine=0.0, samples_ratio=2.7183) == {}
+    assert named_after(20, cosine=0.0) == {("site-4", "direction"): "round 5"}
 
 
 def test_norm_and_direction_add_up():
-    """log(3 / 2) + 0.3 = 0.705 a round; the larger of the two is what is said."""
-    assert named_after(1, norm_ratio=3.0, cosine=-0.2) == {}
-    assert named_after(2, norm_ratio=3.0, cosine=-0.2) == {("site-4", "norm"): "round 2"}
+    """log(4 / 2) + 0.7 - 0.2 = 1.19 a round; the larger of the two is what is said."""
+    assert named_after(1, norm_ratio=4.0, cosine=-0.2) == {}
+    assert named_after(2, norm_ratio=4.0, cosine=-0.2) == {("site-4", "norm"): "round 2"}
 
 
 def test_an_odd_round_now_and_then_is_forgotten():

@@ -87,6 +87,15 @@ def test_some_images_that_become_dark_are_warned_of(tmp_path: Path) -> None:
     assert read(write(tmp_path / "y", bits=lambda split, of_class, number: 14 if number < 2 else 16)).warnings == []
 
 
+def test_values_with_an_offset_are_warned_of(tmp_path: Path) -> None:
+    """As signed 16-bit values are written by some converters: five shades of grey are left."""
+    folder = write(tmp_path / "x")
+    for path in folder.rglob("*.png"):
+        values = np.asarray(Image.open(path).convert("L")).astype(np.uint16) * 4 + 32768
+        Image.fromarray(values).save(path)
+    assert [warning for warning in read(folder).warnings if "shades of grey are left" in warning] != []
+
+
 def test_a_link_that_leads_nowhere_is_counted(tmp_path: Path) -> None:
     folder = write(tmp_path / "x")
     (folder / "train/NORMAL/moved.png").symlink_to(tmp_path / "unmounted.png")

@@ -251,6 +251,20 @@ def test_a_root_that_cannot_be_made(tmp_path, site):
         download(tmp_path / "file" / "root", site)
 
 
+def test_a_root_that_this_user_may_not_write(tmp_path, site, monkeypatch):
+    """One cause and not two: the address is all right."""
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", str(tmp_path / FOLDER))
+
+    monkeypatch.setattr("custom.data.download.make_once", refuse)
+    with pytest.raises(Unavailable) as caught:
+        download(tmp_path, site)
+    assert (caught.value.code, caught.value.key) == ("data-missing", str(tmp_path / FOLDER))
+    assert f"let this user write to {tmp_path}" in str(caught.value)
+    assert site.url not in str(caught.value)
+
+
 def test_data_that_are_there_need_neither_lock_nor_network(tmp_path):
     """So a root that cannot be written to is fine."""
     files = write_folder(tmp_path)

@@ -61,6 +61,14 @@ def test_without_a_home_folder_the_variables_are_named(no_home: None, monkeypatc
     assert (data_root(DEFAULT_PATH), cache_folder()) == (Path("/c"), Path("/d"))
 
 
+def test_which_of_two_places_counts_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("FLARE_DATA_ROOT", "/c")
+    assert data_root(DEFAULT_PATH) == Path("/c")
+    assert caplog.text == ""
+    assert [data_root("/mine"), data_root("/mine")] == 2 * [Path("/c")]
+    assert caplog.text.count("FLARE_DATA_ROOT=/c, which overrides dataset_path=/mine") == 1
+
+
 def test_files_that_may_not_be_read_are_not_the_caches_fault(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.touch()

@@ -155,3 +155,14 @@ def test_columns_that_are_not_read_are_named(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         read_csv(write(tmp_path, "url,Class Index,Title,Description,date\nu,3,a,b,d\n"))
     assert caplog.messages[0].endswith("columns that are not read: url, date")
+
+
+def test_one_short_row_is_to_be_made_whole(tmp_path):
+    """And a file of two columns needs their names."""
+    for content, remedy in (
+        ("4,Chips,New\n3,Oil\n4,a,b\n", "make each row whole"),
+        ("4,Chips\n3,Oil\n", "such as text,label"),
+    ):
+        with pytest.raises(BundleError) as caught:
+            read_csv(write(tmp_path, content))
+        assert remedy in str(caught.value)

@@ -163,15 +163,23 @@ def test_what_the_data_say_of_themselves_is_sent_and_logged(
     assert any("one class is 16-bit" in line for line in warned)
 
 
-def test_data_that_may_not_be_read_are_one_line_with_a_code(engine: Engine) -> None:
+@pytest.mark.parametrize(
+    ("cause", "remedy"),
+    [
+        (PermissionError(13, "Permission denied", "/data/locked"), "the right"),
+        (FileNotFoundError(2, "No such file", "/data/locked"), "correct the path"),
+    ],
+)
+def test_data_that_cannot_be_read_are_one_line_with_a_code(engine: Engine, cause: OSError, remedy: str) -> None:
     class Locked(TinyData):
         def site(self, *_: Any) -> Any:
-            raise PermissionError(13, "Permission denied", "/data/locked")
+            raise cause
 
     engine.components["data"] = Locked()
     error = execute(engine, ModelProvider(), "get_weights", Shareable()).get_header(ReservedHeaderKey.ERROR)
     assert "site-2 /data/locked" in error
     assert error.endswith("[file-unusable]")
+    assert remedy in error
 
 
 def test_a_missing_component_is_named(engine: Engine) -> None:

@@ -109,7 +109,9 @@ def test_outputs_are_checked_on_any_split() -> None:
 @pytest.mark.parametrize(
     ("samples", "batch_size", "steps", "sizes"),
     [
-        (12, 64, None, [4]),
+        (12, 64, None, [4, 12]),
+        (46, 32, None, [4, 14]),
+        (64, 32, None, [4]),
         (12, 5, None, [4, 2]),
         (11, 5, None, [4, 1]),
         (11, 5, 2, [4]),
