@@ -44,7 +44,7 @@ def resume_in_simulator(job_id: str, workspace: Path, out: Path | None, threads:
         ended = read_ended_early(run, Path(temporary, "unpacked"))
         print(_where_it_goes_on(ended))
         sites = without_tilde(workspace).absolute()
-        job = make_continuation(ended, Path(temporary, str(ended.meta["name"])), sites)
+        job = make_continuation(ended, Path(tempfile.mkdtemp(dir=temporary), str(ended.meta["name"])), sites)
         return run_exported(job, len(ended.sites), threads, out)
 
 
@@ -63,7 +63,7 @@ def resume_at_server(job_id: str, server_kit: Path, kit: Path | None, say: Calla
     admin = find_admin_kit(without_tilde(server_kit).absolute(), kit)
     with tempfile.TemporaryDirectory(prefix="flare-bundle-") as temporary:
         ended = read_ended_early(run, Path(temporary, "unpacked"))
-        job = make_continuation(ended, Path(temporary, str(ended.meta["name"])))
+        job = make_continuation(ended, Path(tempfile.mkdtemp(dir=temporary), str(ended.meta["name"])))
         say(_where_it_goes_on(ended))
         new_id = _submit(ended, job.folder, admin, say)
     say(f"submitted as {new_id} by {admin.user}; it waits for {', '.join(ended.sites)}, over which the data are split")

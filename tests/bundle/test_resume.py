@@ -27,6 +27,7 @@ from custom.learning.weights import load_weights, save_atomically, to_tensors
 from custom.progress import append
 from tests.bundle.conftest import build
 from tests.bundle.kits import Authority, write_kit
+from tests.bundle.test_locate import archive
 
 MODEL = {"w": np.array([1.0, 2.0], dtype=np.float32)}
 JOB_ID = "0c0eda44-5a4c-44b9-8104-530cc1cf532c"
@@ -218,6 +219,22 @@ def test_it_is_submitted_and_what_could_not_be_cleared_is_said(kits: Path, monke
     assert f"job {JOB_ID} goes on after round 2/4 of scatter_and_gather" in text
     assert "not connected now: site-2" in text
     assert f"job {JOB_ID} stays listed as RUNNING" in text
+
+
+def test_a_packed_job_with_the_name_of_a_folder_of_ours(kits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The continuation holds what a job has, and nothing of what the run has left."""
+    run = kits / JOB_ID
+    meta = json.loads((run / "meta.json").read_text()) | {"name": "unpacked"}
+    (run / "meta.json").write_text(json.dumps(meta))
+    archive(run, kits / "jobs-storage" / JOB_ID)
+    shutil.rmtree(run)
+    session, found = FakeSession(), list[str]()
+    monkeypatch.setattr(
+        session, "submit_job", lambda folder: found.extend(path.name for path in Path(folder).iterdir()) or "new"
+    )
+    talk_to(session, monkeypatch)
+    assert resume_at_server(JOB_ID, kits, None, lambda said: None) == "new"
+    assert sorted(found) == ["app", "meta.json"]
 
 
 def test_a_job_that_runs_is_left_alone(kits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
