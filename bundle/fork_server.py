@@ -84,6 +84,7 @@ READ_ONCE = (
 )
 SET_HERE = {
     *("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+    "MALLOC_ARENA_MAX",  # which the start scripts of FLARE's kits set
 }
 
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+M_ARENA_MAX = -8  # of malloc.h
 end_with = runpy.run_path(str(Path(__file__).with_name("end_with.py")))["end_with"]
 PARENT = runpy.run_path(str(Path(__file__).with_name("forked.py")))["PARENT"]
 
@@ -40,6 +41,7 @@ def become(process: dict[str, Any]) -> None:
     time.tzset()
     sys.dont_write_bytecode = bool(env.get("PYTHONDONTWRITEBYTECODE"))
     share_cores(env)
+    limit_arenas(env)
     draw_again()
     ahead = [part for part in env.get("PYTHONPATH", "").split(os.pathsep) if part]
     module = arguments[0] == "-m"
@@ -87,6 +89,13 @@ def share_cores(env: dict[str, str]) -> None:
     threadpool_limits({name: int(number) for name, number in limits.items() if number.isdigit()})
     if openmp.isdigit() and (torch := sys.modules.get("torch")):
         torch.set_num_threads(int(openmp))
+
+
+def limit_arenas(env: dict[str, str]) -> None:
+    """As glibc does at the start of a program; see mallopt(3). A process just forked has one arena."""
+    wanted = env.get("MALLOC_ARENA_MAX", "")
+    with suppress(AttributeError):  # of a C library without
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, int(wanted) if wanted.isdigit() else 0)
 
 
 def show_as(command: list[str], env: dict[str, str]) -> None:

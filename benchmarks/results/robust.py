@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.results.tables import spread, table
 
-DEFAULT = "weighted_mean"
+NAMING = ("weighted_mean", "mean_without_outliers")
 
 
 def robust_aggregation(result: dict[str, Any]) -> str:
@@ -25,8 +25,9 @@ def malicious_site(result: dict[str, Any]) -> str:
         parts.append(_attacks(f"{sites} sites, {partition}, {rounds} rounds, {seeds} seeds", here))
     return "\n".join(parts) + (
         "\nTest accuracy in % of LeNet on the embedded digits after the last round, mean and standard deviation over "
-        "seeds. *named*: in how many runs of the default the malicious site was named, of how many; *others*: honest "
-        "sites named, in all runs.\n"
+        "seeds. *named*: in how many runs the malicious site was named, of the default and of `mean_without_outliers`; "
+        "*others*: honest sites named, in all runs. Ten sites take 20 rounds: after 10, LeNet is on its plateau. "
+        "Sizes are those of the sites' training data.\n"
     )
 
 
@@ -56,10 +57,15 @@ def _attacks(title: str, runs: list[dict[str, Any]]) -> str:
             row.append(shown + _triggered(here))
         all_rules = [run for run in runs if run["attack"] == attack]
         others = sum(len(set(run["named"]) - {run["malicious"]}) for run in all_rules)
-        named = [run for run in all_rules if run["rule"] == DEFAULT]
-        found = sum(run["malicious"] in run["named"] for run in named)
-        rows.append([*row, f"{found} of {len(named)}" if named[0]["malicious"] else "", str(others)])
+        found = [_found([run for run in all_rules if run["rule"] == rule]) for rule in NAMING]
+        rows.append([*row, ", ".join(filter(None, found)), str(others)])
     return table([title, *(rule.replace("_", " ") for rule in rules), "named", "others"], rows)
+
+
+def _found(runs: list[dict[str, Any]]) -> str:
+    """In how many runs the malicious site was named."""
+    attacked = [run for run in runs if run["malicious"]]
+    return f"{sum(run['malicious'] in run['named'] for run in attacked)} of {len(attacked)}" if attacked else ""
 
 
 def _triggered(runs: list[dict[str, Any]]) -> str:

@@ -250,6 +250,37 @@ def test_a_fork_server_that_does_not_answer_is_not_waited_for(tmp_path: Path, fo
     until(lambda: forks.children() == [], "it is left", 60)
 
 
+ARENAS = """
+import ctypes, threading
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+ready = threading.Barrier(5)
+def hold():
+    libc.malloc(100)
+    ready.wait()
+threads = [threading.Thread(target=hold) for _ in range(4)]
+[thread.start() for thread in threads]
+ready.wait()
+file = ctypes.c_void_p(libc.fopen(OUT, b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+
+
+@pytest.mark.parametrize(("limit", "arenas"), [("1", {1}), ("2", {2}), (None, {3, 4, 5})])
+def test_the_number_of_arenas_is_that_of_the_environment(
+    tmp_path: Path, forks: psutil.Process, limit: str | None, arenas: set[int]
+) -> None:
+    """Start scripts of FLARE's kits limit it. Five threads hold memory at once."""
+    out = tmp_path / "out"
+    command = [sys.executable, str(program(tmp_path, ARENAS.replace("OUT", repr(str(out).encode()))))]
+    env = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    process = start(command, env=env | ({"MALLOC_ARENA_MAX": limit} if limit else {}))
+    assert isinstance(process, ForkedProcess)
+    assert process.wait(60) == 0
+    assert out.read_text().count("<heap nr=") in arenas
+
+
 @pytest.mark.parametrize(
     ("name", "reason"), [("OMP_SCHEDULE", "OMP_SCHEDULE"), ("LC_ALL", "LC_ALL"), ("PYTHONHASHSEED", "PYTHONHASHSEED")]
 )
