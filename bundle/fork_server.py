@@ -134,15 +134,27 @@ class Connection:
                 send(os.kill, self.pid, json.loads(line)["signal"])
         if lines:
             return True
-        if self.session:
-            send(os.killpg, self.pid, signal.SIGKILL)
-        send(os.kill, self.pid, signal.SIGKILL)  # which may not lead its session yet
+        send(os.killpg if self.session else os.kill, self.pid, signal.SIGKILL)
         return False
 
 
 def send(way: Callable[[int, int], None], pid: int, number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         way(pid, number)
+
+
+def fork(session: bool) -> int:
+    """As os.fork(). One that leads a session does so before this returns: who knows its id may end its group."""
+    if not session:
+        return os.fork()
+    waiting, done = map(open, os.pipe(), ("rb", "wb"))
+    with waiting:
+        with done:
+            if not (pid := os.fork()):
+                os.setsid()
+        if pid:
+            waiting.read(1)  # the child has closed its end, or has ended
+    return pid
 
 
 class ForkServer:
@@ -245,7 +257,7 @@ class ForkServer:
         refused, pid = self.refused(connection.request), -1
         if not refused:
             try:
-                pid = os.fork()
+                pid = fork(connection.request["session"])
             except OSError as error:  # no memory, or as many processes as are allowed
                 refused = f"cannot fork: {error.strerror}"
         if pid == 0:

@@ -26,8 +26,6 @@ def become(process: dict[str, Any]) -> None:
     """Turns this process, just forked, into the one that was asked for, and runs it to its end."""
     arguments, env, files = process["arguments"], process["env"], process["files"]
     inherit(process)
-    if process["session"]:
-        os.setsid()
     end_with(process["parent"])
     for target, file in enumerate(files):
         os.dup2(file, target)

@@ -38,12 +38,16 @@ def test_threads_random_numbers_and_cuda_before_a_fork_are_refused(monkeypatch: 
     assert server.refused(asked) == "random numbers were drawn"
 
 
-def test_what_cannot_be_forked_is_started_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("session", [False, True])
+def test_what_cannot_be_forked_is_started_as_usual(monkeypatch: pytest.MonkeyPatch, session: bool) -> None:
     server = ForkServer(None, Path(), dict(os.environ))  # type: ignore[arg-type]
     monkeypatch.setattr(server, "refused", lambda request: "")
     monkeypatch.setattr(os, "fork", Mock(side_effect=OSError(errno.EAGAIN, "Resource temporarily unavailable")))
     ours, theirs = socket.socketpair()
-    assert server.start(Connection(ours)) is None
+    connection, files = Connection(ours), len(os.listdir("/proc/self/fd"))
+    connection.request = {"session": session}
+    assert server.start(connection) is None
+    assert len(os.listdir("/proc/self/fd")) == files - 1
     assert json.loads(theirs.recv(200)) == {"refused": "cannot fork: Resource temporarily unavailable"}
     assert (theirs.recv(1), server.connections) == (b"", set())
 

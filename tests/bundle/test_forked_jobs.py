@@ -13,7 +13,7 @@ from nvflare.apis.job_launcher_spec import JobReturnCode
 from nvflare.app_common.job_launcher import process_launcher
 from nvflare.app_common.job_launcher.process_launcher import ProcessHandle
 
-from bundle.forked import PARENT
+from bundle.forked import PARENT, start
 from bundle.forked_jobs import ENTRY, ForkedJobs, fork_jobs, spawn
 
 SHOW = f"""
@@ -71,3 +71,14 @@ def test_it_is_ended_as_flare_ends_it(warm: None, tmp_path: Path) -> None:
     handle.terminate()
     handle.wait()
     assert handle.poll() != JobReturnCode.UNKNOWN
+
+
+def test_the_group_of_a_process_is_its_own_at_once(warm: None, tmp_path: Path) -> None:
+    """FLARE ends that, which must not be the fork server's, however early."""
+    program = tmp_path / "program.py"
+    program.write_text("import time; time.sleep(600)")
+    for _ in range(50):
+        process = start([sys.executable, str(program)], env=dict(os.environ), session=True)
+        assert os.getpgid(process.pid) == process.pid
+        process.kill()
+        process.wait(60)
