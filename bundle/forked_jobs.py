@@ -1,5 +1,5 @@
 # Copyright (c) 2026 the FLARE job bundle authors. Licensed under the Apache License, Version 2.0.
-"""FLARE's server and sites on this machine fork the processes of their jobs, which else import for 10 s each."""
+"""FLARE's server and sites on this machine fork the processes of their jobs, which else import torch for themselves."""
 
 from __future__ import annotations
 
