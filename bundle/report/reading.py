@@ -80,7 +80,7 @@ def read_run(run: Run, listed: Path | None = None, packed: Collection[str] = ())
 
     Args:
         run: its folder, not packed.
-        listed: FLARE's own notes on the job, which say whether a user ended it; what followed from that is no error.
+        listed: FLARE's own notes on the job, which say whether a user ended it; the consequences are not errors.
         packed: names of files that belong to the run and were not unpacked.
     """
     events = read_events(run.folder / FILE_NAME)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from bundle.forked_jobs import fork_jobs
+from dashboard.poc import in_use
 from tests.jobs.deployment import free_port
 from tests.jobs.flare import NVFLARE, ROOT, bundle, environment, export, run
 
@@ -37,11 +37,6 @@ JOBS = {  # and their settings
     ),
     "sparse-bert": ("model_name_or_path=embedded", "dataset=headlines", "num_rounds=3", "local_steps=4"),
 }
-
-
-def port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 class Poc:
@@ -74,9 +69,9 @@ def poc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Poc]:
     yield poc
     poc.flare("poc", "stop", limit_s=600)
     deadline = time.monotonic() + 60
-    while not port_is_free(port) and time.monotonic() < deadline:
+    while in_use(port) and time.monotonic() < deadline:
         time.sleep(1)
-    assert port_is_free(port), "the POC server is still there a minute after stop"
+    assert not in_use(port), "the POC server is still there a minute after stop"
 
 
 def wait_until_ready(poc: Poc) -> None:
