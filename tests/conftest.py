@@ -37,7 +37,8 @@ def warm() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _warm_where_flare_starts(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("e2e"):
+    """Before the fixtures of a module with tests marked e2e: they start FLARE, too."""
+    if any(item.path == request.path and item.get_closest_marker("e2e") for item in request.session.items):
         request.getfixturevalue("warm")

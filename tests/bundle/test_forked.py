@@ -16,11 +16,13 @@ from typing import Any
 import psutil
 import pytest
 
+from bundle.fork_server import PRELOADED
 from bundle.forked import SOCKET, ForkedProcess, fork_server, start
 from tests.fault.sites import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 
+FIRST = PRELOADED[0]  # for a process that needs none of them
 PROBE = """
     import os, random, signal, sys, json
     import numpy, torch
@@ -182,7 +184,7 @@ def test_it_ends_with_who_asked_for_it(tmp_path: Path, forks: psutil.Process) ->
         import os, sys, time
         sys.path.insert(0, {str(Path(__file__).parents[2])!r})
         from bundle.forked import start
-        process = start([sys.executable, {str(sleeper)!r}], env=dict(os.environ), session=True)
+        process = start([sys.executable, {str(sleeper)!r}], env=dict(os.environ), session=True, after={FIRST!r})
         print(process.pid, flush=True)
         time.sleep(600)
     """
@@ -205,7 +207,7 @@ def test_all_end_with_the_fork_server_and_that_with_its_owner(tmp_path: Path, vi
         sys.path.insert(0, {str(Path(__file__).parents[2])!r})
         from bundle.forked import SOCKET, fork_server, start
         with fork_server():
-            process = start([sys.executable, {str(sleeper)!r}], env=dict(os.environ), session=True)
+            process = start([sys.executable, {str(sleeper)!r}], env=dict(os.environ), session=True, after={FIRST!r})
             print(psutil.Process().children()[0].pid, process.pid, os.environ[SOCKET], flush=True)
             print(process.wait(), flush=True)
     """
@@ -372,5 +374,5 @@ def test_a_folder_for_temporary_files_with_a_long_path(tmp_path: Path, monkeypat
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     with fork_server():
         assert os.environ[SOCKET].startswith(str(folder))
-        assert forked([str(program(tmp_path, ""))]).wait(60) == 0
+        assert forked([str(program(tmp_path, ""))], after=FIRST).wait(60) == 0
     assert list(folder.iterdir()) == []

@@ -15,7 +15,7 @@ from bundle.provision import Kits, is_here, provision, renew
 from bundle.templates import Wanted, find_template
 from custom.errors import BundleError
 from tests.bundle.conftest import Cli
-from tests.jobs.deployment import free_port
+from tests.ports import free_port
 
 HOST = "server.invalid"  # resolves nowhere (RFC 6761), so no port of this machine is looked at
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from bundle.forked import OFF, SOCKET
 from dashboard.passwords import write_password
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse battery staple"
@@ -77,13 +77,6 @@ def unverified() -> ssl.SSLContext:
 
 
 FILES = {"client_cert": "client.crt", "client_key": "client.key", "ca_cert": "rootCA.pem"}
-
-
-def free_port() -> int:
-    """One that nothing listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Served:

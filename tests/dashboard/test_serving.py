@@ -14,7 +14,8 @@ from dashboard import __main__ as command
 from dashboard import local
 from dashboard.passwords import write_password
 from dashboard.serving import Address
-from tests.dashboard.served import PASSWORD, free_port, make_kit, write_certificate
+from tests.dashboard.served import PASSWORD, make_kit, write_certificate
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize(

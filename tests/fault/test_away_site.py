@@ -20,8 +20,9 @@ from bundle.templates import PROJECT, Wanted
 from tests.fault import raising, sites
 from tests.fault.ended_early import FINAL, TOLERANCE, difference, wait_for_rounds
 from tests.fault.proxy import Proxy
-from tests.jobs.deployment import Deployment, free_port
+from tests.jobs.deployment import Deployment
 from tests.jobs.flare import export, simulate
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 BOTH = ["site-1", "site-2"]

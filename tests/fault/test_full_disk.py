@@ -16,8 +16,9 @@ from bundle.provision import Kits, provision
 from bundle.templates import Wanted
 from tests.fault import sites
 from tests.fault.ended_early import FINAL, SETTINGS, TOLERANCE, difference, processes_of_job, wait_for_rounds
-from tests.jobs.deployment import Deployment, free_port
+from tests.jobs.deployment import Deployment
 from tests.jobs.flare import export, simulate
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 SIZE = "24m"  # of which a kit and what FLARE writes in four rounds take a third

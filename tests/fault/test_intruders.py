@@ -28,8 +28,9 @@ from bundle.templates import Wanted
 from tests.fault import intruder
 from tests.fault.ended_early import wait_for_rounds
 from tests.fault.intruder import Attempt
-from tests.jobs.deployment import LEAD, Deployment, free_port, tls_answer
+from tests.jobs.deployment import LEAD, Deployment, tls_answer
 from tests.jobs.flare import export, run
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 ADMIN, MEMBER = "admin@flare.example", "member@flare.example"

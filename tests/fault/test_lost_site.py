@@ -17,8 +17,9 @@ from bundle.templates import Wanted
 from custom.widgets.lost_sites import BACK
 from tests.fault import raising, sites
 from tests.fault.ended_early import wait_for_rounds
-from tests.jobs.deployment import Deployment, free_port
+from tests.jobs.deployment import Deployment
 from tests.jobs.flare import export
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 SITES = ("site-1", "site-2", "site-3")

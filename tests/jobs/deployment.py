@@ -21,6 +21,7 @@ from bundle.forked_jobs import fork_jobs
 from bundle.provision import provision
 from bundle.templates import Wanted
 from tests.jobs.flare import environment, run
+from tests.ports import free_port
 
 LEAD = "lead-site-1@flare.example"  # in the templates for production, with the right to submit jobs
 SUBMIT = """
@@ -52,13 +53,6 @@ finally:
 
 class NotReady(Exception):
     """The system did not come up, or a job did not end; the message is for people."""
-
-
-def free_port() -> int:
-    """One that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def tls_answer(port: int, root: Path, certificate: tuple[Path, Path] | None) -> str:

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from bundle.provision import provision
 from bundle.templates import Wanted
-from tests.jobs.deployment import LEAD, Deployment, NotReady, free_port
+from tests.jobs.deployment import LEAD, Deployment, NotReady
 from tests.jobs.flare import bundle
+from tests.ports import free_port
 
 JOBS = {
     "hello-pt": ("dataset=digits", "num_rounds=2"),

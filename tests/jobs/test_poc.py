@@ -15,8 +15,8 @@ import pytest
 
 from bundle.forked_jobs import fork_jobs
 from dashboard.poc import in_use
-from tests.jobs.deployment import free_port
 from tests.jobs.flare import NVFLARE, ROOT, bundle, environment, export, run
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 SUBMIT = """

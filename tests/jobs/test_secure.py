@@ -17,9 +17,10 @@ from bundle.provision import Kits, provision
 from bundle.templates import Wanted
 from tests.fault import sites
 from tests.fault.ended_early import wait_for_rounds
-from tests.jobs.deployment import LEAD, Deployment, free_port, tls_answer
+from tests.jobs.deployment import LEAD, Deployment, tls_answer
 from tests.jobs.flare import bundle, export
 from tests.poisoned import Touch
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 QUICK = ("dataset=digits", "num_rounds=1")

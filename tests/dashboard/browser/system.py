@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.dashboard.served import PASSWORD, free_port
+from tests.dashboard.served import PASSWORD
 from tests.jobs.flare import ROOT, environment
+from tests.ports import free_port
 
 START_S, STOP_S = 400.0, 200.0  # about 30 s and 20 s where nothing else runs
 
