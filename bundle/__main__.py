@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -234,7 +235,7 @@ def _resume(options: argparse.Namespace) -> int:
                 "which job?",
                 code="option-value",
                 key="JOB_ID",
-                remedy=f"python -m bundle report {options.server_kit} has it",
+                remedy=f"python -m bundle report {shlex.quote(options.server_kit)} has it",
             )
         resume_at_server(options.job, options.server_kit, options.kit)
         return OK

@@ -75,6 +75,7 @@ class Live:
         self._phases = Phases()
         self._outliers = Outliers()
         self._open_line = False
+        self._told: set[str] = set()
 
     def show(self, event: Event) -> None:
         """Prints what `event` means; an event that says nothing to a user prints nothing."""
@@ -129,6 +130,10 @@ class Live:
         self._write(f"{clear}{time.monotonic() - self.started:6.1f} s  {text}\n")
 
     def _problem(self, text: str) -> None:
+        """Once, as where a site without test samples is sent every model."""
+        if text in self._told:
+            return
+        self._told.add(text)
         self.line("! " + (text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} ... (in full below)"))
 
     def _write(self, text: str) -> None:

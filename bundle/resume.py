@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +68,7 @@ def resume_at_server(job_id: str, server_kit: Path, kit: Path | None, say: Calla
         say(_where_it_goes_on(ended))
         new_id = _submit(ended, job.folder, admin, say)
     say(f"submitted as {new_id} by {admin.user}; it waits for {', '.join(ended.sites)}, over which the data are split")
-    say(f"to follow it: python -m bundle report {server_kit} --job {new_id}")
+    say(f"to follow it: python -m bundle report {shlex.quote(str(server_kit))} --job {new_id}")
     return new_id
 
 

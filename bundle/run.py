@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import tempfile
 import time
 from collections.abc import Sequence
@@ -59,9 +60,10 @@ def run_exported(job: Job, sites: int, threads: int | None, workspace: Path | No
         code = _simulate(job, where, sites, threads)
     report = read_run(Run(SIMULATED, where / "server" / SIMULATED, where))
     if code is None:
-        print(f"stopped after {len(report.rounds)} rounds; what is left: python -m bundle report {where}")
+        typed = shlex.quote(str(where))
+        print(f"stopped after {len(report.rounds)} rounds; what is left: python -m bundle report {typed}")
         if report.rounds or report.continued:
-            print(f"to go on: python -m bundle resume -w {where}")
+            print(f"to go on: python -m bundle resume -w {typed}")
         return None
     print(f"\n{to_text(report)}\nFLARE's output: {where / 'simulator.log'}")
     if code and report.finished:

@@ -24,6 +24,7 @@ import logging
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import threading
 import time
@@ -69,6 +70,7 @@ _do_one_task = SimulatorClientRunner.do_one_task
 _connect = SimulatorClientRunner._create_connection
 _clean_up = SimulatorClientRunner._cleanup_process
 _clean = SimulatorRunner._cleanup_workspace
+_deploy = SimulatorRunner._deploy_apps
 _client_run = SimulatorRunner.client_run
 _unpack = simulator_runner.unzip_all_from_bytes
 
@@ -279,6 +281,14 @@ def clean_workspace(self: SimulatorRunner) -> None:
         _clean(self)
 
 
+def deploy(self: SimulatorRunner, *args: Any) -> None:
+    """As FLARE's; of what went wrong with many files, such as on a full disk, the first."""
+    try:
+        _deploy(self, *args)
+    except shutil.Error as error:
+        raise OSError(error.args[0][0][2]) from error
+
+
 def unpack(job: bytes, folder: str) -> None:
     """As FLARE's; then compiles the code, from where it is copied to the server and all sites: else each would."""
     _unpack(job, folder)
@@ -305,6 +315,7 @@ SimulatorClientRunner.get_next_run_client = get_next_run_client
 SimulatorRunner.run = run
 SimulatorRunner.client_run = client_run
 SimulatorRunner._cleanup_workspace = clean_workspace
+SimulatorRunner._deploy_apps = deploy
 simulator_runner.unzip_all_from_bytes = unpack
 simulator_runner.shlex = SimpleNamespace(split=split_command)
 simulator_runner.subprocess = SimpleNamespace(Popen=start_process, TimeoutExpired=subprocess.TimeoutExpired)

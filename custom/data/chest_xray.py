@@ -168,7 +168,8 @@ def _warnings(good: Sequence[tuple[XrayFile, Grey]], bits: int) -> list[str]:
 def _notes(images: Sequence[Grey], bits: int) -> list[str]:
     """How the images were read, where that is not plain."""
     deep, clear = sum(image.peak > 0 for image in images), sum(image.transparent for image in images)
-    notes = [f"{deep:,} of {len(images):,} images have more than 8 bits a pixel, scaled from {bits} bits to 8"]
+    scaled = f"scaled from {bits} bits to 8" if bits > 8 else "of which 8 are in use"
+    notes = [f"{deep:,} of {len(images):,} images have more than 8 bits a pixel, {scaled}"]
     transparent = f"transparent pixels are read as black, in {clear:,} of {len(images):,} images"
     return notes * bool(deep) + [transparent] * bool(clear)
 

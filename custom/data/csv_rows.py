@@ -18,7 +18,13 @@ Row = tuple[int, list[str]]  # the line that it begins in, from 1, and its cells
 
 _FIRST_SEPARATOR = re.compile(r'\s*(?:"[^"\n]*"|[^",;\t|\n]*)[ ]*([,;\t|])')
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-_OTHER_FILES = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "a gzip archive", b"PK": "a zip archive"}
+_OTHER_FILES = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"\x1f\x8b": "a gzip archive",
+    b"PK": "a zip archive",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +90,8 @@ def _text(path: Path) -> str:
         raise bad_row(
             path, None, "train.csv and test.csv in one folder", error.strerror, "copy the file there"
         ) from error
+    if b"\0" in content[:100] and not content.startswith(tuple(_OTHER_FILES)):
+        raise bad_row(path, 1, "UTF-8", "zeros between the letters: UTF-16?", "save the file as CSV in UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -10,9 +10,7 @@ that is an error, and no reason to train on embedded data.
 
 from __future__ import annotations
 
-import logging
 import os
-from functools import lru_cache
 from pathlib import Path
 
 from custom.errors import BundleError
@@ -23,8 +21,7 @@ IMAGE_SUFFIXES = (".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".ti
 MOST_NAMED = 5  # folders that an error names
 MOST_LOOKED_AT = 50  # files of a folder
 
-
-logger = logging.getLogger(__name__)
+overridden: set[str] = set()  # each `dataset_path` that FLARE_DATA_ROOT stood in for; cleared by who reads data anew
 
 
 class NoHome(BundleError):
@@ -63,16 +60,16 @@ def data_root(dataset_path: str) -> Path:
         NoHome: it is in the home folder, and there is none.
     """
     if (root := os.environ.get(ROOT_VARIABLE)) and dataset_path != DEFAULT_PATH:
-        _say_which(root, dataset_path)
+        overridden.add(dataset_path)
     try:
         return expand(root or dataset_path, ROOT_VARIABLE)
     except BundleError as error:
         raise NoHome(f"there are no data: {error}", code="data-missing") from error
 
 
-@lru_cache
-def _say_which(root: str, dataset_path: str) -> None:
-    logger.warning("the data are those of %s=%s, which overrides dataset_path=%s", ROOT_VARIABLE, root, dataset_path)
+def overrides() -> list[str]:
+    """A sentence about each `dataset_path` that FLARE_DATA_ROOT has overridden while the data were read."""
+    return [f"the data are in {ROOT_VARIABLE}, which overrides dataset_path={path}" for path in sorted(overridden)]
 
 
 def cache_folder(cache_dir: str = DEFAULT_PATH) -> Path:

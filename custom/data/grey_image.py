@@ -49,6 +49,8 @@ def read_grey(side: int, path: Path) -> Grey | str:
 
     The content decides about the format, since names are often wrong: a WebP image may be called .jpeg.
     """
+    if not path.is_file():  # such as a pipe, which would be waited for
+        return UNREADABLE
     try:
         with Image.open(path, formats=FORMATS) as image:
             return _refusal(image) or _read(image, side)

@@ -141,7 +141,7 @@ class WriterData:
                 key="num_writers",
                 expected=f"{some} {of}" if number > 1 else "2 writers or more",
                 got=num_held_out if number > 1 else number,
-                remedy="take more writers, or set test_fraction=0.5" if number > 1 else "take more writers",
+                remedy="take more writers, or another test_fraction" if number > 2 else "take more writers",
             )
         return training, held_out
 

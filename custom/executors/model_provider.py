@@ -10,6 +10,7 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
+from custom.data.folders import overrides
 from custom.data.inspection import check_description, check_samples
 from custom.data.remarks import left_out_line, remarks_of
 from custom.data.site_data import Counted
@@ -53,7 +54,7 @@ class ModelProvider(SiteTask):
             samples = site.data.counts()
         if info["embedded"]:
             self.log_warning(fl_ctx, f"trains on embedded data: {info['dataset']}")
-        remarks = remarks_of(site.data, found)
+        remarks = remarks_of(site.data, [*overrides(), *found])
         if remarks.left_out:
             self.log_warning(fl_ctx, f"data left out: {left_out_line(remarks.left_out)}")
         for warning in remarks.warnings:

@@ -20,6 +20,7 @@ from nvflare.apis.signal import Signal
 from nvflare.security.logging import secure_format_exception
 from torch import nn
 
+from custom.data.folders import overridden
 from custom.data.site_data import DataComponent, SiteData
 from custom.errors import BundleError
 from custom.learning.device import choose_device, place, share_cores
@@ -47,6 +48,7 @@ class Site:
 @lru_cache(maxsize=1)
 def _site_data(component: DataComponent, name: str, roster: tuple[str, ...], seed: int) -> SiteData:
     """One copy of the data in a process, however many executors use it."""
+    overridden.clear()
     try:
         return component.site(name, roster, seed)
     except OSError as error:

@@ -87,8 +87,11 @@ def check_outputs(model: nn.Module, data: SiteData, device: torch.device) -> Non
         raise _unfit("outputs of the model", expected, f"shape {tuple(outputs.shape)}", remedy)
     if outputs.shape[1] < info["num_classes"]:
         expected = f"a model with {info['num_classes']} outputs, as many as {info['dataset']} has classes"
-        raise _unfit("num_classes", expected, outputs.shape[1], f"set num_classes={info['num_classes']}")
+        remedy = f"set num_classes={info['num_classes']}, or give a model of your own so many outputs"
+        raise _unfit("num_classes", expected, outputs.shape[1], remedy)
     if not outputs.is_floating_point() or not bool(torch.isfinite(outputs).all()):
+        if wrong := next((name for name, value in model.state_dict().items() if not _is_finite(value)), ""):
+            raise _unfit("weights of the model", "finite numbers", f"NaN or infinity in {wrong}", "correct the model")
         got = f"{outputs.dtype}, {int((~torch.isfinite(outputs)).sum())} of them NaN or infinite"
         remedy = "the inputs are finite: does the model divide by 0, or take the logarithm of 0?"
         raise _unfit("outputs of the model", "finite floating-point numbers", got, remedy)
@@ -102,7 +105,7 @@ def need_samples(data: SiteData, splits: Iterable[str], purpose: str) -> None:
                 f"has no samples, which are needed {purpose}",
                 code="data-too-small",
                 key=f"{split} split",
-                remedy="check this site's data, dataset_path and partition",
+                remedy="check this site's data and, if the job has them, dataset_path and partition",
             )
 
 
@@ -141,6 +144,9 @@ def try_steps(
     Raises:
         BundleError: a loss, on inputs and outputs that are finite, is not; or a pass would have no batch.
     """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        remedy = "leave requires_grad of some parameters True"
+        raise _unfit("parameters of the model", "one or more that can be trained", "none", remedy)
     samples = data.size("train")
     if samples < budget.batch_size:
         first_batch(data, "train", budget.batch_size, device)  # data that drop a last batch which is smaller have none
@@ -227,6 +233,10 @@ def _needs_two(model: nn.Module, data: SiteData, device: torch.device, frozen: S
         except ValueError as error:
             return "more than 1 value per channel" in str(error)
     return False
+
+
+def _is_finite(value: Any) -> bool:
+    return not torch.is_tensor(value) or not value.is_floating_point() or bool(torch.isfinite(value).all())
 
 
 def _kind(outputs: Any) -> str:

@@ -159,7 +159,8 @@ def test_an_interrupt_ends_every_process(
     job: Path, tmp_path: Path, fake: object, number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake(job_events()[:4], sleep=60)  # type: ignore[operator]
-    pid_file, progress = tmp_path / "ws" / "pid", tmp_path / "ws" / "server" / "simulate_job" / "progress.jsonl"
+    workspace = tmp_path / "a workspace"
+    pid_file, progress = workspace / "pid", workspace / "server" / "simulate_job" / "progress.jsonl"
 
     def interrupt() -> None:  # once the stand-in has written all that it writes
         while not progress.exists() or progress.read_bytes() != (tmp_path / "events.jsonl").read_bytes():
@@ -168,11 +169,11 @@ def test_an_interrupt_ends_every_process(
 
     before = signal.getsignal(number)
     threading.Thread(target=interrupt, daemon=True).start()
-    assert run(str(job), 2, 2, tmp_path / "ws", []) is None
+    assert run(str(job), 2, 2, workspace, []) is None
     assert not psutil.pid_exists(int(pid_file.read_text()))
     assert signal.getsignal(number) == before
-    assert f"stopped after 2 rounds; what is left: python -m bundle report {tmp_path / 'ws'}" in capsys.readouterr().out
-    assert (tmp_path / "ws" / "simulator.log").is_file()
+    assert f"stopped after 2 rounds; what is left: python -m bundle report '{workspace}'" in capsys.readouterr().out
+    assert (workspace / "simulator.log").is_file()
 
 
 def test_the_cores_are_shared_out_and_this_repository_is_not_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +215,8 @@ def test_a_user_sees_life_while_nothing_happens() -> None:
 def test_a_failing_site_and_a_fatal_error_are_shown_at_once() -> None:
     out = io.StringIO()
     live = Live(out)
-    live.show(typed({"event": "site_error", "site": "site-2", "task": "train", "reason": "x" * 500}))
+    for _ in range(2):
+        live.show(typed({"event": "site_error", "site": "site-2", "task": "train", "reason": "x" * 500}))
     live.show(typed({"event": "fatal", "reason": "too few sites"}))
     first, second = out.getvalue().splitlines()
     assert "! site-2 at train: xxx" in first

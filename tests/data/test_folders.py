@@ -11,8 +11,18 @@ import numpy as np
 import pytest
 
 from bundle.data import prepare
+from custom.data import folders
 from custom.data.component import or_embedded
-from custom.data.folders import DEFAULT_PATH, NoHome, cache_folder, contents, data_root, given, without_tilde
+from custom.data.folders import (
+    DEFAULT_PATH,
+    NoHome,
+    cache_folder,
+    contents,
+    data_root,
+    given,
+    overrides,
+    without_tilde,
+)
 from custom.data.writer_cache import open_converted
 from custom.errors import BundleError
 
@@ -61,12 +71,13 @@ def test_without_a_home_folder_the_variables_are_named(no_home: None, monkeypatc
     assert (data_root(DEFAULT_PATH), cache_folder()) == (Path("/c"), Path("/d"))
 
 
-def test_which_of_two_places_counts_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_which_of_two_places_counts_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "overridden", set())
     monkeypatch.setenv("FLARE_DATA_ROOT", "/c")
     assert data_root(DEFAULT_PATH) == Path("/c")
-    assert caplog.text == ""
+    assert overrides() == []
     assert [data_root("/mine"), data_root("/mine")] == 2 * [Path("/c")]
-    assert caplog.text.count("FLARE_DATA_ROOT=/c, which overrides dataset_path=/mine") == 1
+    assert overrides() == ["the data are in FLARE_DATA_ROOT, which overrides dataset_path=/mine"]
 
 
 def test_files_that_may_not_be_read_are_not_the_caches_fault(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -159,3 +160,8 @@ def test_what_is_no_image_is_told_from_a_damaged_one(tmp_path: Path) -> None:
     PLAIN.save(tmp_path / "cut", "PNG")
     (tmp_path / "cut").write_bytes((tmp_path / "cut").read_bytes()[:-30])
     assert read_grey(8, tmp_path / "cut") == UNREADABLE
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "f.jpeg")
+    assert read_grey(8, tmp_path / "f.jpeg") == UNREADABLE

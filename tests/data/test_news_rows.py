@@ -95,6 +95,8 @@ REFUSED = {
     "a quote that joins two rows": (PUBLISHED + '3,"Oil,Up\n1,War,Peace"\n', 3),
     "not UTF-8": (b'"1","a","b"\n"1","caf\xe9","b"\n', 2),
     "UTF-16": (PUBLISHED.encode("utf-16"), 1),
+    "UTF-16 without a mark": (PUBLISHED.encode("utf-16-le"), 1),
+    "UTF-32": (PUBLISHED.encode("utf-32"), 1),
     "gzip": (b"\x1f\x8b\x08\x00\x00", 1),
     "a git-lfs pointer": ("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 29470338\n", 1),
     "a web page": ("<!DOCTYPE html>\n<html><body>404</body></html>\n", 1),

@@ -106,6 +106,21 @@ def test_outputs_are_checked_on_any_split() -> None:
     check_outputs(nn.Linear(2, 1), points(0), CPU)  # nothing is known
 
 
+def test_weights_that_are_nan_are_named() -> None:
+    model = nn.Linear(2, 2)
+    model.bias.data[1] = torch.nan
+    with pytest.raises(BundleError, match="NaN or infinity in bias") as caught:
+        check_outputs(model, points(12), CPU)
+    assert caught.value.code == "model-unfit"
+
+
+def test_a_model_with_nothing_to_train_is_refused() -> None:
+    model = nn.Linear(2, 2).requires_grad_(False)
+    with pytest.raises(BundleError, match="parameters of the model") as caught:
+        try_steps(model, points(12), LocalBudget(64), CPU, lambda batch: 0.0)
+    assert caught.value.code == "model-unfit"
+
+
 @pytest.mark.parametrize(
     ("samples", "batch_size", "steps", "sizes"),
     [
