@@ -28,12 +28,14 @@ from nvflare.app_common.app_constant import AppConstants
 
 from benchmarks import machine
 from benchmarks.attacks import ATTACKS, TARGET, Poison, trigger
+from benchmarks.other_rules import OTHER_RULES
 from custom.aggregators.weighted import WeightedAggregator
 from custom.checks.outliers import Outliers
 from custom.data.image_data import ImageData
 from custom.filters.check_update import CheckUpdate
 from custom.keys import SAMPLES, STANDINGS
 from custom.learning.evaluate import evaluate_split
+from custom.learning.rules import RULES
 from custom.learning.seed import derive
 from custom.learning.train import LocalBudget, train
 from custom.learning.weights import get_weights, set_weights, weight_difference
@@ -50,6 +52,7 @@ PARTITIONS: dict[str, dict[str, Any]] = {
 }
 SIZES = {"iid, one of five times the size": (5, 1, 1, 1, 1), "iid, sizes 20:10:4:2:1": (20, 10, 4, 2, 1)}
 LR, MOMENTUM = 0.05, 0.9  # hello-pt's on digits
+RULES_HELP = f"{', '.join(RULES)}; or, from elsewhere, {', '.join(OTHER_RULES)}"
 Weights = dict[str, np.ndarray]
 
 
@@ -155,7 +158,7 @@ def main() -> None:
     parser.add_argument("--sites", type=int, nargs="+", default=[3, 5, 10])
     parser.add_argument("--partitions", nargs="+", default=["iid", "dirichlet 0.3"], help=", ".join(PARTITIONS))
     parser.add_argument("--attacks", nargs="+", default=list(ATTACKS))
-    parser.add_argument("--rules", nargs="+", default=["weighted_mean", "mean_without_outliers"])
+    parser.add_argument("--rules", nargs="+", default=["weighted_mean", "mean_without_outliers"], help=RULES_HELP)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--no-limit", action="store_true", help="plain FedAvg: no limit of norms")
@@ -171,7 +174,8 @@ def main() -> None:
         if key in done:
             continue
         started = time.monotonic()
-        aggregator = WeightedAggregator(rule=rule, max_norm_ratio=None if args.no_limit else 3.0)
+        made = OTHER_RULES[rule]() if rule in OTHER_RULES else rule
+        aggregator = WeightedAggregator(rule=made, max_norm_ratio=None if args.no_limit else 3.0)
         row = dict(zip(keys, key, strict=True)) | run(sites, partition, seed, attack, aggregator, args.rounds)
         known.append(row)
         named = ", ".join(row["named"]) or "nobody"

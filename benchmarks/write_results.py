@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.results.dashboard import dashboard
 from benchmarks.results.endurance import endurance
-from benchmarks.results.robust import malicious_site, robust_aggregation, selection
+from benchmarks.results.robust import malicious_site, robust_aggregation, robust_rules, selection
 from benchmarks.results.scaling import scaling
 from benchmarks.results.sites import (
     client_memory,
@@ -50,6 +50,7 @@ SECTIONS: dict[str, tuple[str, Write]] = {
     "writers_speed_gpu": ("Local training of many writers, perfedavg's CNN, on a GPU", writers_speed),
     "writers_rounds": ("Rounds over many writers, perfedavg under FLARE", writers_rounds),
     "malicious_site": ("One malicious site", malicious_site),
+    "robust_rules": ("One malicious site of five, other robust rules", robust_rules),
     "selection": ("The choice of the best model, with a site that lies", selection),
     "robust_aggregation": ("The price of robust aggregation", robust_aggregation),
     "endurance": ("Endurance, four sites in a provisioned system", endurance),

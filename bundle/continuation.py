@@ -80,6 +80,15 @@ def _change_server(ended: EndedEarly, config: dict[str, Any]) -> None:
             code="not-resumable",
             key=f"job {ended.job_id}",
         )
+    names = [str(flow.get("id")) for flow in workflows]
+    if state.workflow not in names and state.round < state.num_rounds:  # else an earlier continuation has left it out
+        raise BundleError(
+            "the checkpoint is of a workflow that the job does not have",
+            code="not-resumable",
+            key=f"job {ended.job_id}",
+            expected=", ".join(names),
+            got=state.workflow,
+        )
     initialize[0].setdefault("args", {})["initial_model"] = CONTINUED
     config["workflows"] = [flow for flow in workflows if flow is initialize[0] or _is_open(ended, flow)]
     for flow in config["workflows"]:

@@ -18,6 +18,7 @@ from bundle.report.model import Report
 from bundle.run import check_workspace, run_exported
 from custom.data.folders import without_tilde
 from custom.errors import BundleError
+from custom.printable import shown
 
 
 def resume_in_simulator(job_id: str, workspace: Path, out: Path | None, threads: int | None) -> Report | None:
@@ -74,7 +75,7 @@ def resume_at_server(job_id: str, server_kit: Path, kit: Path | None, say: Calla
 
 def _where_it_goes_on(ended: EndedEarly) -> str:
     state = ended.checkpoint
-    return f"job {ended.job_id} goes on after round {state.round}/{state.num_rounds} of {state.workflow}"
+    return f"job {ended.job_id} goes on after round {state.round}/{state.num_rounds} of {shown(state.workflow)}"
 
 
 def find_admin_kit(server_kit: Path, kit: Path | None) -> Kit:

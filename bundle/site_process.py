@@ -16,12 +16,16 @@ from nvflare.fuel.f3.mpm import MainProcessMonitor
 from nvflare.private.fed.app.simulator import simulator_worker
 from nvflare.private.fed.client import client_runner
 
-without_waits = runpy.run_path(str(Path(__file__).with_name("waits.py")))["without_waits"]
+HERE = Path(__file__).parent
+end_with = runpy.run_path(str(HERE / "end_with.py"))["end_with"]
+without_waits = runpy.run_path(str(HERE / "waits.py"))["without_waits"]
 
 
 def main() -> None:
     without_waits(simulator_worker, client_runner)
     args = simulator_worker.parse_arguments()
+    if os.getppid() == int(args.parent_pid):  # else it was forked, and ends with the fork server
+        end_with(os.getppid())
     code = MainProcessMonitor.run(
         main_func=simulator_worker.main, run_dir=args.workspace, shutdown_grace_time=0, args=args
     )

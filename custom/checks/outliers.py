@@ -50,10 +50,10 @@ class Outlier:
             seen = f"its update was {self.value:.3g} x as large as the others' median in {self.when}"
             return f"{self.site}: {seen}; look at its code, its learning rate and its data"
         if self.kind == "direction":
-            seen = f"its updates point away from those of the others (cosine {self.value:.2f} in {self.when})"
+            seen = f"its updates point elsewhere than those of the others (cosine {self.value:.2f} in {self.when})"
             return f"{self.site}: {seen}; look at its code and its labels"
         seen = f"it says that it has {self.value:.3g} x as many samples as the others' median"
-        return f"{self.site}: {seen}, and counts by that; max_samples_ratio bounds it"
+        return f"{self.site}: {seen}; max_samples_ratio bounds what that may count"
 
 
 class Outliers:
@@ -108,10 +108,10 @@ def _evidence(standing: Mapping[str, float], others: Sequence[float]) -> dict[st
     found = {}
     samples = standing.get("samples_ratio", 1.0)
     more = math.log(samples) if 1 < samples <= MOST_SAMPLES else 0.0  # a number that stands out excuses nothing
-    if "samples_ratio" in standing:
-        found["samples"] = samples, math.log(samples / MOST_SAMPLES)
+    if "samples_ratio" in standing and samples > 0:
+        found["samples"] = samples, math.log(samples) - math.log(MOST_SAMPLES)
     if (ratio := standing.get("norm_ratio", 0.0)) > 0:
-        found["norm"] = ratio, math.log(ratio / LARGE) - more * (1 + LARGER * more)
+        found["norm"] = ratio, math.log(ratio) - math.log(LARGE) - more * (1 + LARGER * more)
     if "cosine" in standing and others:
         middle = median(others)
         away = min(max(AGREE, 2 * (middle - min(others))), AWAY) + FARTHER * more

@@ -19,7 +19,7 @@ from bundle.export import export
 from bundle.jobs import Job
 from bundle.report.locate import Run
 from bundle.report.text import to_text
-from bundle.resume import find_admin_kit, resume_at_server, resume_in_simulator
+from bundle.resume import _where_it_goes_on, find_admin_kit, resume_at_server, resume_in_simulator
 from custom import checkpoint
 from custom.checkpoint import Checkpoint
 from custom.errors import BundleError
@@ -169,6 +169,19 @@ def test_a_workflow_of_another_kind_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("scatter_and_gather.ScatterAndGather", "cyclic.Cyclic"))
     with pytest.raises(BundleError, match="scatter_and_gather: is not of a kind that can be continued"):
         continuation(folder, tmp_path)
+
+
+def test_a_checkpoint_of_a_workflow_that_the_job_does_not_have_is_refused(tmp_path: Path) -> None:
+    """Else what is left of the training would be left out."""
+    started = ("pre_train", "scatter_and_gather")
+    folder = ended(tmp_path / JOB_ID, "hello-pt", "scatter_and_gather", 2, started)
+    file = folder / checkpoint.FILE_NAME
+    checkpoint.save(file, checkpoint.load(file)._replace(workflow="a\x1b[2Jb"))
+    with pytest.raises(BundleError, match="does not have") as caught:
+        continuation(folder, tmp_path)
+    assert caught.value.code == "not-resumable"
+    run = read_ended_early(Run(JOB_ID, folder), tmp_path)
+    assert _where_it_goes_on(run) == f"job {JOB_ID} goes on after round 2/4 of a?[2Jb"
 
 
 class FakeSession:

@@ -45,6 +45,13 @@ def test_a_site_with_more_samples_may_move_further():
     assert named_after(10, samples_ratio=9.9) == {}
 
 
+@pytest.mark.parametrize("ratio", [-1.0, 0.0, 5e-324, 1e308])
+def test_numbers_that_no_run_has_said(ratio):
+    """A file may hold any finite number."""
+    assert set(named_after(1, samples_ratio=ratio)) == ({("site-4", "samples")} if ratio > 1 else set())
+    assert set(named_after(1, norm_ratio=ratio)) == ({("site-4", "norm")} if ratio > 1 else set())
+
+
 def test_a_direction_away_from_the_others():
     """Who agree: 0.5 - -0.5 - 0.2 = 0.8 a round, and 1.6 > 1.386. At 0.3 it is as far as honest sites are."""
     assert named_after(3, cosine=-0.5) == {("site-4", "direction"): "round 2"}

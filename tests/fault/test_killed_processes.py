@@ -172,11 +172,14 @@ def test_the_fork_server_is_killed_and_the_run_goes_on_later(tmp_path: Path, end
     assert rest.returncode == 0, rest.stdout
 
 
+@pytest.mark.parametrize("forks", ["on", "off"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_no_process_outlives_bundle_run(tmp_path: Path, number: signal.Signals) -> None:
-    with started(tmp_path) as run:
+def test_no_process_outlives_bundle_run(tmp_path: Path, number: signal.Signals, forks: str) -> None:
+    """Not one that is stopped, either."""
+    with started(tmp_path, forks=forks) as run:
         wait_for_rounds(run.workspace / PROGRESS, 1, START_S)
         assert len(run.processes()) == 3
+        run.processes()[-1].suspend()
         run.process.send_signal(number)
         run.process.wait(20)
         until(lambda: not run.processes(), "processes are left", 10)
@@ -233,3 +236,4 @@ def test_a_disk_that_is_full_is_named(tmp_path: Path, size: str) -> None:
         assert run.end(START_S) in (1, 2)
         told = " ".join(run.told().lower().split())
     assert "no space left" in told
+    assert told.count("no space left") < 10  # and not once for each file
