@@ -45,7 +45,7 @@ dashboard: setup  ## A FLARE system with two sites on this machine, and the dash
 test: setup-dev  ## The tests, with FLARE processes, but those of test-faults; two files at a time
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
-test-fast: setup-dev  ## The tests that start no FLARE processes
+test-fast: setup-dev  ## The tests that start no FLARE processes or fork servers
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not e2e and not fault"
 
 test-faults: setup-dev  ## Intruders, sites and servers that misbehave, die or are cut off, in whole federations (about 30 minutes)

@@ -20,7 +20,10 @@ from bundle.fork_server import PRELOADED
 from bundle.forked import SOCKET, ForkedProcess, fork_server, start
 from tests.fault.sites import until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only"),
+]
 
 FIRST = PRELOADED[0]  # for a process that needs none of them
 PROBE = """

@@ -16,7 +16,10 @@ from bundle.forked import SOCKET
 from tests.dashboard.served import Served
 from tests.fault.sites import until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only"),
+]
 LIMIT_S = 240.0  # to fail in place of hanging
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.attacks import ATTACKS, a_little, min_max
 from benchmarks.malicious_site import run
+from benchmarks.other_rules import Bucketing, CentredClipping, WeightedMedian
 from custom.aggregators.weighted import WeightedAggregator
 
 SEEDS = (0, 1, 2)
@@ -37,6 +38,16 @@ def test_min_max_by_hand():
     """Others at 0, 1 and 2 on a line: mean 1, at most 2 apart. From 1 back until 2 away from the one at 2: to 0."""
     others = np.array([[0.0], [1], [2]])
     assert min_max(others[0], others, 1, 10) == pytest.approx([0], abs=1e-9)
+
+
+def test_other_rules_by_hand():
+    """Sites at 0, 1 and 10: those further than 1, the median distance, are clipped; half of the samples are at 10."""
+    updates = [{"w": np.array([value])} for value in (0.0, 1.0, 10.0)]
+    assert CentredClipping(iterations=1)(updates, [1, 1, 1])["w"] == pytest.approx([2 / 3])
+    assert WeightedMedian()(updates, [1, 1, 1])["w"].tolist() == [1.0]
+    assert WeightedMedian()(updates, [1, 1, 3])["w"].tolist() == [10.0]
+    alike = [{"w": np.array([2.0])}] * 5
+    assert Bucketing()(alike, [1] * 5)["w"] == pytest.approx([2])
 
 
 def test_a_reversed_update_is_named_at_once():

@@ -130,13 +130,13 @@ def test_the_report_tells_the_same(run: tuple[Path, str], tmp_path: Path) -> Non
 
 @pytest.mark.skipif(not CIFAR.is_file(), reason="FLARE_DATA_ROOT holds no cifar-10-batches-py")
 def test_cifar10(tmp_path: Path) -> None:
-    job = export("hello-pt", tmp_path / "job", "num_rounds=3", "on_missing=error")
+    job = export("hello-pt", tmp_path / "job", "num_rounds=1", "on_missing=error")
     simulate(job, tmp_path, sites=2, threads=2, data_root=os.environ["FLARE_DATA_ROOT"])
     events = progress(tmp_path / "ws")
     initialised = next(event for event in events if event["event"] == "initialized")
     assert initialised["dataset"]["dataset"] == "CIFAR-10"
     assert initialised["samples"]["site-1"] == {"train": 22_500, "validation": 2_500, "test": 5_000}
     closing = next(event for event in events if event["event"] == "validation")
-    assert all(scores["val_accuracy"] > 0.4 for scores in closing["sites"].values()), closing
+    assert all(scores["val_accuracy"] > 0.2 for scores in closing["sites"].values()), closing
     for row in cross_site(tmp_path / "ws").values():
         assert len(row) == 4

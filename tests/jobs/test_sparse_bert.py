@@ -21,7 +21,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     """The job with three sites, one process for all tasks; its workspace and report."""
     folder = tmp_path_factory.mktemp("sparse-bert")
     env = environment(folder, HF_HUB_OFFLINE="1")
-    settings = ["--set", "num_rounds=6", "--set", "value_type=float16"]
+    settings = ["--set", "num_rounds=5", "--set", "value_type=float16"]
     done = bundle("run", "sparse-bert", "-n", "3", "-w", str(folder / "ws"), *settings, cwd=folder, env=env)
     assert done.returncode == 0, done.stdout
     assert "EMBEDDED DATA SET" in done.stdout
@@ -33,8 +33,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 def test_it_learns_while_a_tenth_is_sent(finished: tuple[Path, dict[str, Any]]) -> None:
     _, report = finished
-    assert [row["round"] for row in report["rounds"]] == [1, 2, 3, 4, 5, 6]
-    assert report["best"]["value"] > 0.6, "four topics: a guess is right a quarter of the time"
+    assert [row["round"] for row in report["rounds"]] == [1, 2, 3, 4, 5]
+    assert report["best"]["value"] > 0.5, "four topics: a guess is right a quarter of the time"
     for row in report["rounds"]:
         # Of each site a tenth, in 2 bytes and at most 6 bits for its place; BERT's 41 names and shapes beside.
         assert 0.2 * 3 * PARAMETERS < row["upload_bytes"] < 0.3 * 3 * PARAMETERS
