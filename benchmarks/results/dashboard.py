@@ -23,6 +23,10 @@ def _pages(result: dict[str, Any]) -> str:
             median = statistics.median(values)
             label = f"{name}, {'empty' if kind == 'cold_s' else 'filled'} cache"
             rows.append([label, f"{median:.2f} s", f"{max(values):.2f} s", f"under {target:g} s", met(median < target)])
+    if launches := result.get("launch_s"):
+        median, most = statistics.median(launches), result["targets"]["launch_s"]
+        label = f"launch, click to submitted, median of {len(launches)}"
+        rows.append([label, f"{median:.2f} s", f"{max(launches):.2f} s", f"at most {most:g} s", met(median <= most)])
     loads = len(next(iter(result["pages"].values()))["cold_s"])
     head = [f"page ready, {result['jobs']} jobs in the store", f"median of {loads}", "worst", "target", ""]
     return table(head, rows)
