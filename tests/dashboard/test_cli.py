@@ -58,7 +58,7 @@ def test_torch_stays_out_of_the_dashboard_and_forms_come_without_the_fork_server
     (server,) = psutil.Process(served.process.pid).children()
     server.kill()
     with served.logged_in() as user:
-        until(lambda: "job-mnist" in user.get("/launch").text, "no forms", LIMIT_S)
+        until(lambda: "job-mnist" in user.get("/launch").text, "no forms", LIMIT_S, every_s=1)
     maps = Path(f"/proc/{served.process.pid}/maps").read_text()
     assert "libtorch" not in maps
     assert "Traceback" not in served.log()

@@ -120,12 +120,12 @@ def wait_for_task(system: Deployment, job_id: str, site: str, task: str, count: 
     until(lambda: job_log(system, system.server, job_id).count(text) >= count, f"{task} {count} not sent", limit_s)
 
 
-def until(holds: Callable[[], bool], problem: str, limit_s: float) -> None:
+def until(holds: Callable[[], bool], problem: str, limit_s: float, every_s: float = 0.05) -> None:
     """Waits; an AssertionError with `problem` if it takes too long."""
     deadline = time.monotonic() + limit_s
     while not holds():
         assert time.monotonic() < deadline, f"{problem} within {limit_s:.0f} s"
-        time.sleep(0.05)
+        time.sleep(every_s)
 
 
 def processes_of(system: Deployment, site: str) -> list[psutil.Process]:

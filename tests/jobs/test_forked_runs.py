@@ -28,7 +28,7 @@ def scores(workspace: Path) -> list[Any]:
     return [without_times(event) for event in progress(workspace) if event["event"] == "round"]
 
 
-@pytest.mark.parametrize(("sites", "threads", "rounds"), [(2, 2, 2), (2, 1, 1)])
+@pytest.mark.parametrize(("sites", "threads", "rounds"), [(2, 2, 2), pytest.param(2, 1, 1, marks=pytest.mark.fault)])
 def test_scores_are_equal_to_the_last_digit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sites: int, threads: int, rounds: int
 ) -> None:

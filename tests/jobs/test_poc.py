@@ -67,7 +67,8 @@ def poc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Poc]:
     fork_jobs(poc.workspace / "example_project" / "prod_00")
     poc.flare("poc", "start", "--timeout", "200")  # 30 s if nothing is said, too few for a busy machine
     yield poc
-    poc.flare("poc", "stop", limit_s=600)
+    # FLARE's own waiting logs in again and again, also while the server ends, and then sees no answer for 30 s.
+    poc.flare("poc", "stop", "--no-wait", limit_s=600)
     deadline = time.monotonic() + 60
     while in_use(port) and time.monotonic() < deadline:
         time.sleep(1)
