@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from benchmarks import machine
 from benchmarks.results.dashboard import quantile
@@ -38,7 +38,6 @@ from tests.dashboard.browser.pages import (
     NO_CHROMIUM,
     choose,
     chromium,
-    ends,
     launch,
     log_in,
     new_context,
@@ -129,7 +128,7 @@ def launches(browser: Browser, system: System, state: State, session: Session, t
         job_id = launch(page)
         seconds.append(time.monotonic() - started)
         session.abort_job(job_id)
-        ends(page, "Aborted")
+        expect(page.get_by_test_id("status")).to_contain_text("Aborted", timeout=JOB_MS)
     page.context.close()
     return seconds
 
